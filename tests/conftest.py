@@ -1,0 +1,61 @@
+"What the tests share: the project's root, the rendered site, and a real browser where there is one."
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BROWSERS = 'chromium', 'chromium-browser', 'google-chrome'
+BROWSER_FLAGS = ('--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking '
+                 '--disable-component-update --disable-sync').split()
+
+
+@pytest.fixture(scope='session')
+def root() -> Path:
+    "The top of the project."
+    return ROOT
+
+
+@pytest.fixture(scope='session')
+def project_copy(tmp_path_factory) -> Path:
+    "A copy of the project's own files that a test may change."
+    top = tmp_path_factory.mktemp('copy')/'project'
+    skip = shutil.ignore_patterns('.*', '_docs', '_proc', '__pycache__', '*.egg-info', 'build', 'dist')
+    shutil.copytree(ROOT, top, ignore=skip)
+    return top
+
+
+@pytest.fixture(scope='session')
+def site(project_copy) -> Path:
+    "The rendered site, made from a copy, so that `_docs/` is left alone."
+    done = subprocess.run([Path(sys.executable).parent/'smalldocs', 'render', '--quiet', project_copy],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return project_copy/'_docs'
+
+
+@pytest.fixture(scope='session')
+def browser():
+    "A headless Chromium, driven by Playwright; a test that asks for it is skipped where none is installed."
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None: pytest.skip(f'no browser: none of {", ".join(BROWSERS)} is installed')
+    if subprocess.run([Path(sys.executable).parent/'playwright', '--version'], capture_output=True).returncode:
+        pytest.skip('no browser: the driver of Playwright does not start; on Debian it wants libatomic1')
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=BROWSER_FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser):
+    "A fresh page that reaches nothing but files, and whose script errors fail the test."
+    context = browser.new_context(offline=True, viewport={'width': 1280, 'height': 900})
+    page, errors = context.new_page(), []
+    page.on('pageerror', lambda error: errors.append(error))
+    yield page
+    context.close()
+    assert not errors, f'script errors on the page: {errors}'

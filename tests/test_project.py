@@ -1,0 +1,201 @@
+"The house rules: notebooks, package, site and packaging say the same thing."
+import ast
+import configparser
+import filecmp
+import json
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+NOTEBOOKS = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+PARTS = '1 Preparation,2 Guest,3 Drivers,4 Launcher,5 Host,6 Switcher,7 Mastery'.split(',')
+per_notebook = pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: str(p.relative_to(ROOT)))
+
+
+def cells(path: Path, kind: str) -> list:
+    "The sources of a notebook's cells of one kind, in order."
+    return [''.join(c['source']) for c in json.loads(path.read_text())['cells'] if c['cell_type'] == kind]
+
+
+def modules_of(path: Path) -> set[str]:
+    "The modules that a notebook exports to: its `default_exp`, and any that an `export` names."
+    named = re.compile(r'^#\|\s*(?:default_exp|exports?)[ \t]+(\S+)', re.M)
+    return {m for source in cells(path, 'code') for m in named.findall(source)}
+
+
+def run(*command, cwd) -> None:
+    "Run one of the virtual environment's programs; its output is shown if it fails."
+    done = subprocess.run([BIN/command[0], *command[1:]], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, f'{" ".join(map(str, command))} failed:\n{done.stdout}{done.stderr}'
+
+
+# --- the notebooks are the source ----------------------------------------------------------------------------------------
+
+def test_package_is_what_the_notebooks_export(tmp_path):
+    "Export and clean in a copy; whatever changes there had drifted here."
+    names = 'settings.ini', '_quarto.yml', 'setup.py', 'nbs', 'lguest_lit'
+    for name in names:
+        (shutil.copytree if (ROOT/name).is_dir() else shutil.copy)(ROOT/name, tmp_path/name)
+    run('nbdev_export', cwd=tmp_path)
+    run('nbdev_clean', cwd=tmp_path)
+    made = {p.relative_to(tmp_path) for top in ('nbs', 'lguest_lit') for pattern in ('*.py', '*.ipynb')
+            for p in (tmp_path/top).rglob(pattern) if '.ipynb_checkpoints' not in p.parts}
+    drifted = sorted(str(p) for p in made if not (ROOT/p).exists() or not filecmp.cmp(ROOT/p, tmp_path/p, shallow=False))
+    assert not drifted, f'run `make export`, or move the edit into the notebook: {drifted}'
+
+
+def test_every_module_has_a_notebook():
+    "A .py without a notebook is code that nobody explains."
+    exported = {Path('lguest_lit', *m.split('.')).with_suffix('.py') for path in NOTEBOOKS for m in modules_of(path)}
+    here = {p.relative_to(ROOT) for p in (ROOT/'lguest_lit').rglob('*.py') if '__pycache__' not in p.parts}
+    orphans = {p for p in here - exported if p.name not in ('__init__.py', '_modidx.py')}
+    assert not orphans, f'written by hand, or left over from a notebook that is gone: {sorted(map(str, orphans))}'
+
+
+@per_notebook
+def test_notebook_has_a_title_and_a_subtitle(path):
+    assert re.match(r'# \S[^\n]*\n+> \S', cells(path, 'markdown')[0]), 'the first cell is `# Title` and `> subtitle`'
+
+
+@per_notebook
+def test_notebook_directives_survive_the_site(path):
+    "A colon after `export` swallows the next line; a bare flag beside `key: value` loses the latter on the page."
+    for source in cells(path, 'code'):
+        directives = [line[2:].strip() for line in source.splitlines() if line.startswith('#|')]
+        assert not any(re.match(r'exports?:', d) for d in directives), source
+        assert len({':' in d for d in directives}) < 2, f'bare flags and `key: value` in one cell:\n{source}'
+
+
+@per_notebook
+def test_notebook_is_stored_with_what_it_shows(path):
+    "No error and no live-only widget among the outputs: a page has no kernel."
+    for cell in json.loads(path.read_text())['cells']:
+        for out in cell.get('outputs', []):
+            assert out['output_type'] != 'error', f'{out["ename"]}: {out["evalue"]}'
+            data = out.get('data', {})
+            assert 'application/vnd.jupyter.widget-view+json' not in data, 'a widget that is dead on the page'
+
+
+# --- who may know whom ---------------------------------------------------------------------------------------------------
+
+# A module may use those of its own row and of the rows above it; the arrows in CONTRIBUTING.md.
+ROWS = [{'i386'}, {'lg', 'switcher', 'build'}, {'hypercalls', 'emulate_insn', 'interrupts_and_traps', 'page_tables', 'segments', 'io'},
+        {'core', 'host'}, {'lguest_user'}, {'launcher'}, {'cli'}]
+ROW = {name: n for n, row in enumerate(ROWS) for name in row}
+
+
+def uses() -> dict[str, set[str]]:
+    "Each module of the package, by its name inside it, and the modules of the package that it imports."
+    found = {}
+    for path in sorted((ROOT/'lguest_lit').rglob('*.py')):
+        package = path.relative_to(ROOT).parent.parts
+        name, used = '.'.join([*package[1:], path.stem]), set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import): used |= {a.name for a in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                base = [*package[:len(package) + 1 - node.level]] if node.level else []
+                module = '.'.join(base + ([node.module] if node.module else []))
+                used |= {module} | {f'{module}.{a.name}' for a in node.names}
+        found[name] = {u.removeprefix('lguest_lit.') for u in used if u.startswith('lguest_lit.')} - {name}
+    return {name: used & found.keys() for name, used in found.items()}
+
+
+def test_imports_follow_the_arrows():
+    "No room knows one above it, and the i386 has never heard of lguest."
+    row = lambda name: ROW.get(name.split('.')[0])
+    against = [f'{a} imports {b}' for a, used in uses().items() for b in used
+               if None not in (row(a), row(b)) and row(b) > row(a)]
+    against += [f'{a} imports {b}' for a, used in uses().items() if a.startswith('i386.')
+                for b in used if not b.startswith('i386')]
+    assert not against, against
+
+
+def test_imports_go_round_in_no_circle():
+    try: TopologicalSorter(uses()).prepare()
+    except CycleError as e: pytest.fail(f'import circle: {" -> ".join(e.args[1])}')
+
+
+# --- the site ------------------------------------------------------------------------------------------------------------
+
+def sidebar() -> list:
+    "The contents of the site's sidebar."
+    return yaml.safe_load((ROOT/'_quarto.yml').read_text())['website']['sidebar']['contents']
+
+
+def listed() -> list[str]:
+    "Every page in the sidebar, in the order of reading."
+    return [page for entry in sidebar() for page in (entry['contents'] if isinstance(entry, dict) else [entry])]
+
+
+def test_sidebar_lists_every_notebook_once():
+    assert sorted(p for p in listed() if p.endswith('.ipynb')) == [str(p.relative_to(ROOT)) for p in NOTEBOOKS]
+
+
+def test_sidebar_keeps_the_parts_and_their_order():
+    sections = [entry for entry in sidebar() if isinstance(entry, dict)]
+    names = [entry['section'] for entry in sections]
+    assert names == [part for part in PARTS if part in names], 'not the seven parts in their order'
+    for entry in sections:
+        folder = 'nbs/' + entry['section'].lower().replace(' ', '_')
+        assert all(page.startswith(folder + '/') for page in entry['contents']), entry
+        assert entry['contents'] == sorted(entry['contents']), f'{entry["section"]}: the file names give the order'
+
+
+def test_site_renders_with_no_warning_and_no_broken_link(project_copy):
+    "`execute.enabled` is for Quarto; smalldocs says that it runs no code anyway, and that is the only thing it may say."
+    done = subprocess.run([BIN/'smalldocs', 'check', project_copy], capture_output=True, text=True)
+    troubles = [line for line in done.stdout.splitlines() if not line.startswith('execute.enabled is ignored')]
+    assert not troubles and 'page(s)' in done.stderr, '\n'.join(troubles) or done.stderr
+
+
+def test_site_has_a_page_for_every_notebook(site):
+    for path in NOTEBOOKS: assert (site/path.relative_to(ROOT)).with_suffix('.html').is_file()
+    assert (site/'index.html').is_file()
+
+
+def test_site_shows_no_directives(site):
+    shown = [p.name for p in site.rglob('*.html') if re.search(r'#\|\s*(export|default_exp|include|hide)', p.read_text())]
+    # nbs/index.ipynb explains what an export cell looks like.
+    assert [name for name in shown if name != 'index.html'] == []
+
+
+@pytest.mark.browser
+def test_pages_open_without_network_or_script_error(site, page):
+    for name in ['index.html', 'nbs/index.html'] + [p.replace('.ipynb', '.html') for p in listed() if '/5_host/' in p][:1]:
+        page.goto((site/name).as_uri())
+        assert page.locator('h1').first.is_visible()
+        sidebar_links = page.locator('#quarto-sidebar a.sidebar-link').count()
+        assert sidebar_links >= len(listed())
+
+
+# --- packaging -----------------------------------------------------------------------------------------------------------
+
+def test_wheel_holds_the_machine_code_and_its_source(project_copy, tmp_path):
+    run('python', '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', tmp_path, project_copy, cwd=tmp_path)
+    inside = set(zipfile.ZipFile(next(tmp_path.glob('*.whl'))).namelist())
+    there = {str(p.relative_to(ROOT)) for p in (ROOT/'lguest_lit').rglob('*')
+             if p.is_file() and '__pycache__' not in p.parts}
+    assert not there - inside, f'not in the wheel: {sorted(there - inside)}'
+
+
+def test_settings_keep_the_pins_that_belong_together():
+    ini = configparser.ConfigParser(delimiters=['='])
+    ini.read(ROOT/'settings.ini')
+    cfg = ini['DEFAULT']
+    for pin in 'nbdev==2.4.14 fastcore>=1.12.3,<2 execnb>=0.1.12,<0.2 ghapi>=1.0.3,<2 ziglang==0.17.1'.split():
+        assert pin in cfg['dev_requirements'].split()
+    assert set(cfg['build_requirements'].split()) <= set(cfg['dev_requirements'].split())
+
+
+def test_version_is_the_same_everywhere():
+    version = re.search(r'^version = (\S+)', (ROOT/'settings.ini').read_text(), re.M)[1]
+    assert re.search(r'__version__ = "([^"]+)"', (ROOT/'lguest_lit/__init__.py').read_text())[1] == version
