@@ -1,0 +1,211 @@
+"The command line as a user meets it: exit codes, messages, and what goes to which output."
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from guests import LOAD_AT, PAGE_OFFSET, elf_header, guest, hypercall, make_elf, says, tiny_elf
+
+SPIN = b'\xeb\xfe'    # jmp .
+MARK = b'GenuineLguest'
+V = LOAD_AT + PAGE_OFFSET
+
+
+def lguest(*args, timeout=120, **kwargs):
+    "Run `python -m lguest_lit` to its end."
+    return subprocess.run([sys.executable, '-m', 'lguest_lit', *map(str, args)], capture_output=True, timeout=timeout, **kwargs)
+
+
+@pytest.fixture
+def image(tmp_path):
+    "Write an image, return its path."
+    def write(data: bytes, name='guest.elf') -> Path:
+        (tmp_path/name).write_bytes(data)
+        return tmp_path/name
+    return write
+
+
+def refused(done, *words):
+    "Exit code 2, nothing on standard output, and one line `lguest: ...` with these words in it."
+    err = done.stderr.decode()
+    assert done.returncode == 2 and done.stdout == b'', (done.returncode, err)
+    assert err.startswith('lguest: ') and 'Traceback' not in err, err
+    for word in words: assert str(word) in err.splitlines()[0], err
+
+
+# --- images that are none --------------------------------------------------------------------------------------------
+
+BAD_IMAGES = {
+    'empty': (b'', 'not an ELF file'),
+    'text': (b'#!/bin/sh\n', 'not an ELF file'),
+    'short': (elf_header(1)[:40], 'truncated'),
+    'no headers': (elf_header(1), 'truncated'),
+    'cut': (tiny_elf(bytes(100))[:-50], 'truncated'),
+    '64 bits': (make_elf((LOAD_AT, V, MARK), bits=2), '32-bit'),
+    'big endian': (make_elf((LOAD_AT, V, MARK), order=2), 'little-endian'),
+    'arm': (make_elf((LOAD_AT, V, MARK), machine=40), 'i386'),
+    'object': (make_elf((LOAD_AT, V, MARK), kind=1), 'not an executable'),
+    'phentsize': (make_elf((LOAD_AT, V, MARK), phentsize=56), '56'),
+    'no segment': (make_elf(), 'program headers'),
+    'no marker': (tiny_elf(SPIN, marker=b'ImitatedLguest'), 'Is this image a genuine lguest?'),
+    'two offsets': (make_elf((LOAD_AT, V, MARK), (LOAD_AT + 4096, V + 8192, b'x')), 'different page_offset'),
+    'too high': (make_elf((0x4000000, 0xC4000000, MARK)), 'outside memory'),
+    'bss too high': (make_elf((LOAD_AT, V, MARK, 0x8000000)), 'outside memory'),
+    'wraps': (make_elf((0xFFFFF000, 0xBFFFF000, MARK + bytes(8192))), 'outside memory'),
+    'in the switcher': (make_elf((LOAD_AT, 0xFFD00000, MARK)), 'page_offset'),
+    'no page': (make_elf((LOAD_AT, V + 4, MARK)), 'page_offset'),
+    'shrinks': (make_elf((LOAD_AT, V, MARK, 4)), 'more bytes in the file'),
+}
+
+
+@pytest.mark.parametrize('name', BAD_IMAGES)
+def test_bad_image(image, name):
+    data, why = BAD_IMAGES[name]
+    path = image(data)
+    refused(lguest('run', path), path, why)
+
+
+def test_missing_image_and_directory(tmp_path):
+    refused(lguest('run', tmp_path/'none'), tmp_path/'none', 'No such file')
+    refused(lguest('run', tmp_path), tmp_path, 'Is a directory')
+
+
+# --- options -----------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('size', ['0', '0M', '-5', '999G', '4096M', 'lots', '16X', '', '1.5M', '1025K', '100K'])
+def test_bad_memory_size(size): refused(lguest('run', '-m', size, 'minimal'), repr(size) if not size else size)
+
+
+@pytest.mark.parametrize('args', [[], ['dance'], ['run'], ['run', '--max-seconds', '0', 'first'], ['run', '--max-seconds', 'nan', 'first'],
+                                  ['run', '--bogus', 'first'], ['run', '--stats']])
+def test_bad_options(args): refused(lguest(*args))
+
+
+def test_bad_initrd(tmp_path):
+    refused(lguest('run', '--initrd', tmp_path/'none', 'first'), tmp_path/'none')
+    (tmp_path/'empty').touch()
+    refused(lguest('run', '--initrd', tmp_path/'empty', 'first'), tmp_path/'empty', 'empty')
+    (tmp_path/'big').write_bytes(bytes(17 << 20))
+    refused(lguest('run', '--initrd', tmp_path/'big', 'first'), 'initrd', 'do not fit')
+
+
+def test_arguments_too_long(): refused(lguest('run', 'first', 'x'*5000), 'kernel arguments')
+
+
+def test_stats_that_cannot_be_written(tmp_path):
+    refused(lguest('run', '--stats', tmp_path, 'minimal'), tmp_path, 'Is a directory')
+    refused(lguest('run', '--stats', tmp_path/'no'/'file', 'minimal'), tmp_path/'no'/'file')
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no /dev/full here')
+def test_full_disk(image):
+    done = lguest('run', '--stats', '/dev/full', image(says(b'', b'Power down')))
+    refused(done, '/dev/full', 'No space left')
+
+
+# --- Guests that run ---------------------------------------------------------------------------------------------------
+
+def test_power_down(image):
+    done = lguest('run', image(says(b'hello\n', b'Power down')))
+    assert (done.returncode, done.stdout, done.stderr) == (0, b'hello\n', b'')
+
+
+def test_death(image):
+    done = lguest('run', image(says(b'bye\n', b'of \x1b[2Jboredom')))
+    assert (done.returncode, done.stdout, done.stderr) == (1, b'bye\n', b'lguest: CRASH: of \\x1b[2Jboredom\n')
+
+
+def test_power_down_has_exactly_one_spelling(image):
+    assert lguest('run', image(says(b'', b'Power down!'))).returncode == 1
+
+
+DEATHS = {
+    'hypercall 5 before LGUEST_INIT': tiny_elf(hypercall(5)),
+    'bad guest page': tiny_elf(hypercall(1, 0xFFFF0000)),
+    'already have lguest_data': guest(hypercall(1, LOAD_AT + 0x1000)),
+    'Bad hypercall 17': guest(hypercall(17)),
+    'Bad hypercall -1': guest(hypercall(0xFFFFFFFF)),
+    'bad read address': guest(hypercall(2, 0xF0000000)),
+    'too many gdt entries 33': guest(hypercall(3, LOAD_AT, 33)),
+    'bad stack pages 3': guest(hypercall(7, 0x69, 0xC0200000, 3)),
+    'unhandled trap 6': guest(b'\x0f\x0b'),
+    'unhandled trap 13': guest(b'\xfa'),
+    'unhandled trap 14 at 0xc0100024 (0x1234)': tiny_elf(bytes(0) + b'\x90'*0x17 + b'\xa1\x34\x12\0\0'),
+    'DMA outside memory': guest(hypercall(13, 0, 0x00FFFFFC + 0x1000)),
+}
+
+
+@pytest.mark.parametrize('text', DEATHS)
+def test_kill_messages(image, text):
+    done = lguest('run', image(DEATHS[text]))
+    assert done.returncode == 1 and done.stderr.decode().startswith(f'lguest: {text}'), done.stderr
+    assert done.stdout == b'' and done.stderr.count(b'\n') == 1
+
+
+def test_out_of_time_even_in_an_endless_loop(image):
+    began = time.monotonic()
+    done = lguest('run', '--max-seconds', '0.5', image(guest(SPIN)))
+    assert done.returncode == 124 and b'0.5 seconds' in done.stderr
+    assert time.monotonic() - began < 20
+
+
+def test_out_of_time_asleep(image):
+    assert lguest('run', '--max-seconds', '0.5', image(guest(hypercall(10) + SPIN))).returncode == 124
+
+
+@pytest.mark.parametrize('code', [SPIN, hypercall(10) + SPIN], ids=['spinning', 'asleep'])
+def test_ctrl_c(image, code):
+    path = image(guest(hypercall(13, 0, LOAD_AT + 0x2000) + code, (struct.pack('<I16I16H', 0, LOAD_AT + 0x2100, *[0]*15, 3, *[0]*15),
+                                                                   b'up\n')))
+    guest_at_work = subprocess.Popen([sys.executable, '-m', 'lguest_lit', 'run', str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        assert guest_at_work.stdout.readline() == b'up\n'    # it comes at once, not when the buffer is full
+        time.sleep(0.2)
+        guest_at_work.send_signal(signal.SIGINT)
+        _, err = guest_at_work.communicate(timeout=20)
+    finally: guest_at_work.kill()
+    assert (guest_at_work.returncode, err) == (130, b'lguest: interrupted\n')
+
+
+def test_broken_pipe(image):
+    read, write = os.pipe()
+    os.close(read)
+    try: done = subprocess.run([sys.executable, '-m', 'lguest_lit', 'run', str(image(says(b'anyone?\n', b'Power down')))],
+                               stdout=write, stderr=subprocess.PIPE, timeout=120)
+    finally: os.close(write)
+    assert done.returncode == 2 and done.stderr == b'lguest: standard output: Broken pipe\n'
+
+
+def test_stats(image, tmp_path):
+    path = image(says(b'hello\n', b'Power down'))
+    assert lguest('run', '--stats', tmp_path/'s.json', path).returncode == 0
+    s = json.loads((tmp_path/'s.json').read_text())
+    assert list(s) == ['world_switches', 'traps', 'direct_traps', 'hypercalls', 'interrupts', 'demand_page', 'emulated_insns', 'seconds']
+    assert s['hypercalls'] == {'sync': {'1': 1, '13': 1, '2': 1}, 'async': {}}
+    assert s['traps']['31'] == 3 and s['demand_page']['fixed'] >= 1 and s['seconds'] > 0
+    done = lguest('run', '--stats', '-', path)
+    console, counters = done.stdout.splitlines()
+    assert console == b'hello' and json.loads(counters)['hypercalls'] == s['hypercalls']
+
+
+def test_stats_are_written_for_a_dead_guest_too(image, tmp_path):
+    assert lguest('run', '--stats', tmp_path/'s.json', image(guest(hypercall(17)))).returncode == 1
+    assert json.loads((tmp_path/'s.json').read_text())['hypercalls']['sync']
+
+
+def test_built_in_guests_and_their_arguments():
+    done = lguest('run', 'first', 'ticks=20')
+    assert done.returncode == 0 and done.stdout and done.stderr == b''
+    done = lguest('run', 'minimal')
+    assert (done.returncode, done.stderr) == (1, b'lguest: CRASH: hello from the smallest Guest\n')
+
+
+def test_demo():
+    done = lguest('demo')
+    assert done.returncode == 0
+    for word in (b'world switches', b'LGUEST_INIT', b'direct traps', b'time'): assert word in done.stdout, done.stdout
