@@ -4,15 +4,14 @@
 
 # %% auto #0
 __all__ = ['idt_address', 'idt_type', 'idt_present', 'push_guest_stack', 'set_guest_interrupt', 'maybe_do_interrupt', 'has_err',
-           'deliver_trap', 'direct_trap', 'pin_stack_pages', 'guest_set_stack', 'set_trap', 'load_guest_idt_entry',
-           'default_gate', 'default_idt_entry', 'setup_default_idt_entries', 'copy_traps', 'clockdev_fn',
-           'guest_set_clockevent', 'init_clockdev']
+           'deliver_trap', 'direct_trap', 'guest_set_stack', 'set_trap', 'load_guest_idt_entry', 'default_gate',
+           'default_idt_entry', 'setup_default_idt_entries', 'copy_traps', 'clockdev_fn', 'guest_set_clockevent',
+           'init_clockdev']
 
 # %% ../nbs/5_host/H200_interrupts_and_traps.ipynb #2
 from struct import pack_into
 
-from . import page_tables
-from .i386.memory import PAGE_SIZE
+from .page_tables import pin_stack_pages
 from .lg import (CHANGED_IDT, EFLAGS_IF, FIRST_EXTERNAL_VECTOR, GUEST_PL, IDT_ENTRIES, KERNEL_CS, LGUEST_CS,
                            LGUEST_IRQS, LGUEST_TRAP_ENTRY, SYSCALL_VECTOR, Lguest, guest_pa, kill_guest, lgwrite_u32)
 
@@ -121,14 +120,6 @@ def direct_trap(
     return num not in (7, 13, 14, LGUEST_TRAP_ENTRY) and idt_type(lo, hi) == 0xF
 
 # %% ../nbs/5_host/H200_interrupts_and_traps.ipynb #36
-def pin_stack_pages(
-    lg: Lguest, # the Guest
-):
-    "Make sure that the pages of the Guest's kernel stack are mapped and writable. Kills it if they can't be. [H:260]"
-    top = lg.esp1 - 1 if lg.fixes.stack_pin else lg.esp1
-    for i in range(lg.stack_pages): page_tables.pin_page(lg, top - i * PAGE_SIZE & 0xFFFFFFFF)
-
-# %% ../nbs/5_host/H200_interrupts_and_traps.ipynb #37
 def guest_set_stack(
     lg: Lguest, # the Guest
     seg: int,   # stack segment: must be of ring 1
@@ -141,7 +132,7 @@ def guest_set_stack(
     lg.ss1, lg.esp1, lg.stack_pages = seg & 0xFF, esp, pages
     pin_stack_pages(lg)
 
-# %% ../nbs/5_host/H200_interrupts_and_traps.ipynb #41
+# %% ../nbs/5_host/H200_interrupts_and_traps.ipynb #40
 def set_trap(
     lg: Lguest, # the Guest
     lo: int,    # the gate as the Guest wrote it
@@ -153,7 +144,7 @@ def set_trap(
     if kind not in (0xE, 0xF): kill_guest(lg, f"bad IDT type {kind}")
     return (KERNEL_CS | GUEST_PL) << 16 | lo & 0xFFFF, hi & 0xFFFFEF00
 
-# %% ../nbs/5_host/H200_interrupts_and_traps.ipynb #44
+# %% ../nbs/5_host/H200_interrupts_and_traps.ipynb #43
 def load_guest_idt_entry(
     lg: Lguest, # the Guest
     num: int,   # vector
@@ -166,7 +157,7 @@ def load_guest_idt_entry(
     if num < len(lg.idt_a): lg.idt_a[num], lg.idt_b[num] = set_trap(lg, lo, hi)
     elif num == SYSCALL_VECTOR: lg.syscall_idt = set_trap(lg, lo, hi)
 
-# %% ../nbs/5_host/H200_interrupts_and_traps.ipynb #48
+# %% ../nbs/5_host/H200_interrupts_and_traps.ipynb #47
 def default_gate(
     trap: int,    # vector
     handler: int, # virtual address of its stub in the Switcher
@@ -191,7 +182,7 @@ def setup_default_idt_entries(
     "Before any Guest has run: all vectors lead to the Host."
     for i, handler in enumerate(defs): default_idt_entry(state.guest_idt[i], i, handler)
 
-# %% ../nbs/5_host/H200_interrupts_and_traps.ipynb #51
+# %% ../nbs/5_host/H200_interrupts_and_traps.ipynb #50
 def copy_traps(
     lg: Lguest, # the Guest about to run
     idt,        # the CPU's table for Guests: array of 256 `Descriptor`
@@ -207,7 +198,7 @@ def copy_traps(
     if not direct_trap(lo, hi, SYSCALL_VECTOR): lo, hi = default_gate(SYSCALL_VECTOR, defs[SYSCALL_VECTOR])
     pack_into('<2I', idt, 8 * SYSCALL_VECTOR, lo, hi)
 
-# %% ../nbs/5_host/H200_interrupts_and_traps.ipynb #55
+# %% ../nbs/5_host/H200_interrupts_and_traps.ipynb #54
 def clockdev_fn(
     lg: Lguest, # the Guest whose alarm went off
 ):

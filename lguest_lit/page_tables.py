@@ -6,17 +6,17 @@
 __all__ = ['Gpgd', 'Gpte', 'Spgd', 'Spte', 'PTES_PER_PAGE_SHIFT', 'PTES_PER_PAGE', 'SWITCHER_PGD_INDEX', 'PAGE_KERNEL',
            'PAGE_TABLE', 'FLAGS', 'BAD_PTE', 'BAD_PGD', 'vaddr_to_pgd_index', 'spgd_addr', 'spte_addr', 'gpgd_addr',
            'gpte_addr', 'get_pfn', 'gpte_to_spte', 'check_gpte', 'check_gpgd', 'demand_page', 'page_writable',
-           'pin_page', 'release_pte', 'release_pgd', 'flush_user_mappings', 'guest_pagetable_flush_user',
-           'release_all_pagetables', 'guest_pagetable_clear_all', 'find_pgdir', 'alloc_pgdir', 'new_pgdir',
-           'guest_new_pagetable', 'do_set_pte', 'guest_set_pte', 'guest_set_pmd', 'init_guest_pagetable',
-           'free_guest_pagetable', 'populate_switcher_pte_page', 'init_pagetables', 'free_pagetables',
-           'map_switcher_in_guest']
+           'pin_page', 'pin_stack_pages', 'release_pte', 'release_pgd', 'flush_user_mappings',
+           'guest_pagetable_flush_user', 'release_all_pagetables', 'guest_pagetable_clear_all', 'find_pgdir',
+           'alloc_pgdir', 'new_pgdir', 'guest_new_pagetable', 'do_set_pte', 'guest_set_pte', 'guest_set_pmd',
+           'init_guest_pagetable', 'free_guest_pagetable', 'populate_switcher_pte_page', 'init_pagetables',
+           'free_pagetables', 'map_switcher_in_guest']
 
 # %% ../nbs/5_host/H300_page_tables.ipynb #3
 from errno import EINVAL
 from typing import Any, NewType
 
-from .i386.memory import PAGE_SHIFT, OutOfMemory
+from .i386.memory import PAGE_SIZE, PAGE_SHIFT, OutOfMemory
 from .i386.paging import ACCESSED, DIRTY, GLOBAL, PRESENT, PSE, PWT, RW, USER
 from .lg import Lguest, Pgdir, kill_guest, lgread_u32, lgwrite_u32
 
@@ -173,7 +173,15 @@ def pin_page(
     "Map a page writable, as a write fault would, unless it is already. Kills if the Guest's tables forbid it. [H:360]"
     if not page_writable(lg, vaddr) and not demand_page(lg, vaddr, 2): kill_guest(lg, f"bad stack page {vaddr:#x}")
 
-# %% ../nbs/5_host/H300_page_tables.ipynb #47
+# %% ../nbs/5_host/H300_page_tables.ipynb #46
+def pin_stack_pages(
+    lg: Lguest, # the Guest
+) -> None:
+    "Make sure that the pages of the Guest's kernel stack are mapped and writable. Kills it if they can't be. [H:260]"
+    top = lg.esp1 - 1 if lg.fixes.stack_pin else lg.esp1
+    for i in range(lg.stack_pages): pin_page(lg, top - i * PAGE_SIZE & 0xFFFFFFFF)
+
+# %% ../nbs/5_host/H300_page_tables.ipynb #49
 def release_pte(
     lg: Lguest, # the Guest
     spte: int,  # a shadow entry that is no longer used
@@ -181,7 +189,7 @@ def release_pte(
     "Give back the reference that get_pfn took. [H:460]"
     if spte & PRESENT: lg.mem.put_page(spte >> 12)
 
-# %% ../nbs/5_host/H300_page_tables.ipynb #48
+# %% ../nbs/5_host/H300_page_tables.ipynb #50
 def release_pgd(
     lg: Lguest,   # the Guest
     pgdir: Pgdir, # one of its allocated shadow tables
@@ -198,7 +206,7 @@ def release_pgd(
         put_page(spgd >> 12)
     pgdir.populated.discard(index)
 
-# %% ../nbs/5_host/H300_page_tables.ipynb #53
+# %% ../nbs/5_host/H300_page_tables.ipynb #55
 def flush_user_mappings(
     lg: Lguest, # the Guest
     idx: int,   # which of its shadow tables
@@ -213,7 +221,7 @@ def guest_pagetable_flush_user(
     "LHCALL_FLUSH_TLB, the small one: drop the user half of the current table. [H:440]"
     flush_user_mappings(lg, lg.pgdidx)
 
-# %% ../nbs/5_host/H300_page_tables.ipynb #57
+# %% ../nbs/5_host/H300_page_tables.ipynb #59
 def release_all_pagetables(
     lg: Lguest, # the Guest
 ) -> None:
@@ -226,11 +234,10 @@ def guest_pagetable_clear_all(
     lg: Lguest, # the Guest
 ) -> None:
     "LHCALL_FLUSH_TLB, the big one: release everything, then map the Guest's kernel stack again. [H:470]"
-    from lguest_lit.interrupts_and_traps import pin_stack_pages  # it needs pin_page from here
     release_all_pagetables(lg)
     pin_stack_pages(lg)
 
-# %% ../nbs/5_host/H300_page_tables.ipynb #61
+# %% ../nbs/5_host/H300_page_tables.ipynb #63
 def find_pgdir(
     lg: Lguest,   # the Guest
     pgtable: int, # Guest-physical address of a top level
@@ -242,7 +249,7 @@ def find_pgdir(
             if not lg.fixes.find_pgdir: kill_guest(lg, f"page table {pgtable:#x} matches shadow {i}, never allocated")
     return len(lg.pgdirs)
 
-# %% ../nbs/5_host/H300_page_tables.ipynb #64
+# %% ../nbs/5_host/H300_page_tables.ipynb #66
 def alloc_pgdir(
     lg: Lguest,   # the Guest
     pgdir: Pgdir, # one of its slots, without a page
@@ -267,7 +274,7 @@ def new_pgdir(
     flush_user_mappings(lg, nxt)
     return nxt, blank
 
-# %% ../nbs/5_host/H300_page_tables.ipynb #65
+# %% ../nbs/5_host/H300_page_tables.ipynb #67
 def guest_new_pagetable(
     lg: Lguest,   # the Guest
     pgtable: int, # Guest-physical address of the top level it switches to
@@ -277,10 +284,9 @@ def guest_new_pagetable(
     if idx == len(lg.pgdirs): idx, blank = new_pgdir(lg, pgtable)
     lg.pgdidx = idx
     if blank:
-        from lguest_lit.interrupts_and_traps import pin_stack_pages  # it needs pin_page from here
-        pin_stack_pages(lg)
+            pin_stack_pages(lg)
 
-# %% ../nbs/5_host/H300_page_tables.ipynb #70
+# %% ../nbs/5_host/H300_page_tables.ipynb #72
 def do_set_pte(
     lg: Lguest, # the Guest
     idx: int,   # which of its shadow tables
@@ -298,7 +304,7 @@ def do_set_pte(
         check_gpte(lg, gpte)
         u32[at] = gpte_to_spte(lg, gpte, gpte & (DIRTY | RW) != 0)
 
-# %% ../nbs/5_host/H300_page_tables.ipynb #74
+# %% ../nbs/5_host/H300_page_tables.ipynb #76
 def guest_set_pte(
     lg: Lguest, # the Guest
     cr3: int,   # Guest-physical address of the top level it changed
@@ -313,7 +319,7 @@ def guest_set_pte(
         idx = find_pgdir(lg, cr3)
         if idx < len(lg.pgdirs): do_set_pte(lg, idx, vaddr, gpte)
 
-# %% ../nbs/5_host/H300_page_tables.ipynb #78
+# %% ../nbs/5_host/H300_page_tables.ipynb #80
 def guest_set_pmd(
     lg: Lguest, # the Guest
     cr3: int,   # Guest-physical address of the top level it changed
@@ -324,7 +330,7 @@ def guest_set_pmd(
     slot = find_pgdir(lg, cr3)
     if slot < len(lg.pgdirs): release_pgd(lg, lg.pgdirs[slot], idx)
 
-# %% ../nbs/5_host/H300_page_tables.ipynb #82
+# %% ../nbs/5_host/H300_page_tables.ipynb #84
 def init_guest_pagetable(
     lg: Lguest,   # a new Guest
     pgtable: int, # Guest-physical address of its first top level
@@ -345,7 +351,7 @@ def free_guest_pagetable(
         if pgdir.pgdir is not None: lg.mem.put_page(pgdir.pgdir)
         pgdir.pgdir, pgdir.base, pgdir.cr3 = None, 0, 0
 
-# %% ../nbs/5_host/H300_page_tables.ipynb #89
+# %% ../nbs/5_host/H300_page_tables.ipynb #91
 def populate_switcher_pte_page(
     host: Any,  # the Host
     cpu: int,   # number of the CPU
@@ -358,7 +364,7 @@ def populate_switcher_pte_page(
     u32[base + i] = host.switcher_pages[i] << 12 | PRESENT | ACCESSED | RW
     u32[base + i + 1] = host.switcher_pages[i + 1] << 12 | PRESENT | ACCESSED
 
-# %% ../nbs/5_host/H300_page_tables.ipynb #91
+# %% ../nbs/5_host/H300_page_tables.ipynb #93
 def init_pagetables(
     host: Any, # the Host: mem, nr_cpus, switcher_pages (code first, then two for each CPU)
 ) -> None:
@@ -379,7 +385,7 @@ def free_pagetables(
     for pfn in host.switcher_pte_pages: host.mem.put_page(pfn)
     host.switcher_pte_pages = []
 
-# %% ../nbs/5_host/H300_page_tables.ipynb #95
+# %% ../nbs/5_host/H300_page_tables.ipynb #97
 def map_switcher_in_guest(
     lg: Lguest, # the Guest about to run
     pages: int, # virtual address of this CPU's lguest_pages

@@ -102,7 +102,7 @@ class CPU(Delivery):
     def _on_invalid(self, _):
         self.engine.load()
         self.state[self.f.OLD] = 0xFFFFFFFF
-        self._again = not self._stepping
+        if self._stepping: self.engine.stop(self.engine.handle)
         self._raise(UD)
         self.engine.store()
         return True
