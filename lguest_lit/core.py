@@ -52,7 +52,7 @@ def run_guest_once(
     if not cpu.engine.live: cpu.engine.store()
     if not clock.slice: why = cpu.run()
     else:
-        while (why := cpu.run(clock.slice)) == 'count':
+        while (why := cpu.run(clock.slice, exact=False)) == 'count':
             clock.ran(clock.slice)
             if clock.next is not None and clock.now() >= clock.next: host.kick()
     if why != 'halted' or state[f.EIP] != host.run_guest_once_end: host.check(why)

@@ -47,4 +47,5 @@ def walk(
         if i != j and not pde & ACCESSED: u32[i] = pde | ACCESSED
         want = ACCESSED | DIRTY if write else ACCESSED
         if entry & want != want: u32[j] = entry | want
+    if pa >= len(u32) << 2: raise PageFault(vaddr, error)
     return pa

@@ -137,6 +137,8 @@ class Delivery:
             stack_base, wide = segment_base(sa, sb), sb & 0x400000
         else: esp, stack_base, wide = old_esp, state[f.SS + 2], state[f.SS + 5] & 0x400000
         if offset > limit: raise Fault(GP, ext)
+        if not b & 0x100: b = self._mark_used(selector, b)
+        if dpl < cpl and not sb & 0x100: sb = self._mark_used(ss, sb)
         # the frame
         eflags = engine.eflags()
         frame_words = [eflags & ~EF_RF | resume, state[f.CS], state[f.EIP] if eip is None else eip]
@@ -154,13 +156,11 @@ class Delivery:
                 _frames[n](self.u8, pa, *frame_words)
             else: self._push_wrapped(stack_base, esp, mask, frame_words, dpl == 3)
         # nothing can fail any more
-        if not b & 0x100: b = self._mark_used(selector, b)
         at = f.CS * 4
         _segment(engine.state_bytes, at, selector & 0xFFFC | dpl, segment_base(a, b), limit, b)
         new = hflags & ~(HF_CPL | HF_INHIBIT | HF_CS32 | HF_TF | HF_RF | HF_VM) | dpl
         if b & 0x400000: new |= HF_CS32
         if dpl < cpl:
-            if not sb & 0x100: sb = self._mark_used(ss, sb)
             _segment(engine.state_bytes, f.SS * 4, ss, stack_base, segment_limit(sa, sb), sb)
             new = new & ~(HF_SS32 | HF_ADDSEG) | (HF_SS32 if wide else 0)
             if not b & 0x400000 or stack_base or state[f.DS + 2] or state[f.ES + 2]: new |= HF_ADDSEG
