@@ -15,7 +15,7 @@ from .page_tables import demand_page, map_switcher_in_guest
 from .segments import copy_gdt, copy_gdt_tls
 from .switcher import lguest_pages
 
-# %% ../nbs/5_host/H030_run_guest.ipynb #6
+# %% ../nbs/5_host/H030_run_guest.ipynb #7
 def copy_in_guest_info(
     lg: Lguest, # the Guest about to run
     pages: int, # virtual address of this CPU's two pages
@@ -37,7 +37,7 @@ def copy_in_guest_info(
         elif changed & CHANGED_GDT_TLS: copy_gdt_tls(lg, state.guest_gdt)
         lg.changed = 0
 
-# %% ../nbs/5_host/H030_run_guest.ipynb #9
+# %% ../nbs/5_host/H030_run_guest.ipynb #12
 def run_guest_once(
     lg: Lguest, # the Guest
     pages: int, # virtual address of this CPU's two pages
@@ -63,7 +63,7 @@ def set_ts(lg: Lguest):
     cpu = lg.host.cpu
     if not cpu.state[cpu.f.CR0] & 8: cpu.set_ts(True)
 
-# %% ../nbs/5_host/H030_run_guest.ipynb #12
+# %% ../nbs/5_host/H030_run_guest.ipynb #17
 def fail(number: int):
     "Raise what a system call failing with this errno looks like."
     raise OSError(number, os.strerror(number))

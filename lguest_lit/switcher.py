@@ -16,7 +16,7 @@ from .interrupts_and_traps import setup_default_idt_entries
 from .lg import (GDT_ENTRY_LGUEST_CS, GDT_ENTRY_LGUEST_DS, IDT_ENTRIES, LGUEST_CS, LGUEST_DS, LguestRoState, SWITCHER_ADDR)
 from .segments import setup_default_gdt_entries
 
-# %% ../nbs/5_host/H010_map_switcher.ipynb #4
+# %% ../nbs/5_host/H010_map_switcher.ipynb #5
 @lru_cache(None)
 def switcher_image() -> tuple: # (text, default_idt_entries as linked, symbols)
     "The shipped Switcher: its code, its table of 256 stub addresses as linked, and its symbols."
@@ -35,7 +35,7 @@ def switcher_offset() -> int: # bytes
     "How far the copy at 0xFFC00000 is from where the Switcher was linked [H:010]."
     return SWITCHER_ADDR - switcher_image()[2]['start_switcher_text']
 
-# %% ../nbs/5_host/H010_map_switcher.ipynb #7
+# %% ../nbs/5_host/H010_map_switcher.ipynb #8
 def lguest_pages(
     host, # the Host
     cpu: int, # which of its CPUs

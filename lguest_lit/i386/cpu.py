@@ -360,6 +360,7 @@ def flat_machine(
     code: bytes, # what to run, placed at 0x20000
     ring: int = 0, # 0, 1 or 3
     size: int = 1 << 20, # bytes of memory
+    cpu: type = CPU, # the kind of processor
 ) -> CPU:
     "A flat, paged i386 about to run `code` in `ring`; every vector n has an interrupt gate to a HLT at STUBS + 16 n."
     mem = PhysicalMemory(size)
@@ -374,7 +375,7 @@ def flat_machine(
     mem.write(0x11000, struct.pack('<1024I', *(n << 12 | 7 if n << 12 < size else 0 for n in range(1024))))
     mem.write(0x10000, struct.pack('<I', 0x11007))
     mem.write(CODE, code)
-    cpu = CPU(mem)
+    cpu = cpu(mem)
     uc = cpu.engine.uc
     for register, value in ((x86.UC_X86_REG_GDTR, (0, 0x1000, 63, 0)), (x86.UC_X86_REG_IDTR, (0, 0x2000, 2047, 0)),
                             (x86.UC_X86_REG_CR3, 0x10000), (x86.UC_X86_REG_CR0, 0x80010011)): uc.reg_write(register, value)
