@@ -21,6 +21,7 @@ _FILL = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_uint64, ctypes
 
 class TlbCPU(CPU):
     "A CPU with a modelled TLB: `tlb` maps a page number to (physical page, global?)."
+    shortcuts = False                # they read the tables, past the cache
     def __init__(self, memory: PhysicalMemory):
         super().__init__(memory)
         self.tlb, self._loaded, self._page_fault = {}, None, None

@@ -35,13 +35,17 @@ CR0_WP, CR0_PG, CR4_PSE = 1 << 16, 1 << 31, 1 << 4
 
 _segment = Struct('<I4xQII').pack_into
 _frames = {n: Struct(f'<{n}I').pack_into for n in (3, 4, 5, 6)}
+_frame5, _frame6, _segments = _frames[5], _frames[6], Struct('<I4xQIII4xQII').pack_into
+_HF_LOST = ~(HF_CPL | HF_INHIBIT | HF_CS32 | HF_SS32 | HF_ADDSEG | HF_TF | HF_RF | HF_VM)
 _LOST = ~(EF_TF | EF_NT | EF_RF | EF_VM) & 0xFFFFFFFF
 
 class Delivery:
     "Trap delivery for one CPU: `engine` holds the state, `memory` the tables."
+    shortcuts = True
     def __init__(self, engine, memory):
         self.engine, self.u32, self.u8 = engine, memory.u32, memory.u8
         self.tally = [[0] * 256 for _ in range(4)]   # deliveries by ring of the handler and vector
+        self._paths = {}                             # see _shortcut
 
     def translate(self, vaddr, write=False, user=False, mark=True):
         "Physical address of `vaddr` now. Raises PageFault."
@@ -72,6 +76,65 @@ class Delivery:
         self.u8[self.translate(at, write=True)] |= 1
         return b | 0x100
 
+    def _shortcut(self, vector, error, soft, resume):
+        "Deliver the way it went last time, if every word that mattered then is the same now; else False, nothing done."
+        engine = self.engine
+        f, st, u32 = engine.f, engine.state, self.u32
+        idt, cr3 = st[f.IDTR], st[f.CR3] >> 2
+        linear = idt + vector * 8 & 0xFFFFFFFF
+        try:
+            entry = u32[cr3 + (linear >> 22)]
+            if entry & 0xA1 != 0x21: return False                    # present, accessed, not 4 MB
+            entry = u32[entry >> 12 << 10 | linear >> 12 & 0x3FF]
+            if entry & 0x21 != 0x21: return False
+            frame = entry >> 12 << 10
+            i = frame | linear >> 2 & 0x3FF
+            hflags = st[f.HFLAGS]
+            path = self._paths.get((u32[i], u32[i + 1], hflags & 3, soft))
+            if path is None: return False
+            page, tables, k, cs, e, s, ss, dpl, offset, clears = path
+            if linear >> 12 != page or (idt, st[f.IDTR + 2], st[f.GDTR], st[f.GDTR + 2], st[f.TR + 2], st[f.TR + 4], st[f.CR0]) != tables: return False
+            k, s, e = frame | k, frame | s, frame | e
+            if (u32[k], u32[k + 1]) != cs[:2] or (u32[s], u32[s + 1], u32[e + 1] & 0xFFFF) != ss[:3]: return False
+            n = 5 if error is None else 6
+            top = u32[e] - 4 * n
+            if top < 0 or top & 0xFFF > 0x1000 - 4 * n: return False
+            entry = u32[cr3 + (top >> 22)]
+            if entry & 0xA3 != 0x23: return False
+            entry = u32[entry >> 12 << 10 | top >> 12 & 0x3FF]
+            if entry & 0x63 != 0x63: return False                    # present, writable, accessed, dirty
+            pa = entry & 0xFFFFF000 | top & 0xFFF
+            if pa >= len(self.u8): return False
+        except IndexError: return False                              # a table outside memory: the long way knows what to say
+        eflags = engine.eflags() & ~EF_RF | resume
+        if error is None: _frame5(self.u8, pa, st[f.EIP], st[f.CS], eflags, st[f.ESP], st[f.SS])
+        else: _frame6(self.u8, pa, error, st[f.EIP], st[f.CS], eflags, st[f.ESP], st[f.SS])
+        _segments(engine.state_bytes, f.CS * 4, cs[2], 0, cs[3], cs[1], ss[2], 0, ss[3], ss[1])
+        new = hflags & _HF_LOST | dpl | HF_CS32 | HF_SS32
+        st[f.HFLAGS] = new | HF_ADDSEG if st[f.DS + 2] or st[f.ES + 2] else new
+        st[f.ESP], st[f.EIP] = top, offset
+        st[f.EFLAGS] &= clears
+        self.tally[dpl][vector] += 1
+        return True
+
+    def _learn(self, vector, lo, hi, cpl, soft):
+        "Remember a delivery that has just been made, if it rose to an inner ring by flat segments and tables in one page."
+        st, f, u32 = self.engine.state, self.engine.f, self.u32
+        dpl, idt, gdt, tss = st[f.HFLAGS] & 3, st[f.IDTR], st[f.GDTR], st[f.TR + 2]
+        page, esp_at = idt + vector * 8 >> 12, tss + 4 + 8 * dpl
+        cs_at, ss_at = gdt + (st[f.CS] & 0xFFF8), gdt + (st[f.SS] & 0xFFF8)
+        if dpl >= cpl or any(at >> 12 != page or at & 3 or at & 0xFFF > 0xFF8 for at in (cs_at, ss_at, esp_at)): return
+        flat = HF_CS32 | HF_SS32
+        if st[f.CS + 2] or st[f.SS + 2] or st[f.HFLAGS] & flat != flat or (st[f.CS] | st[f.SS]) & 4: return
+        index = [at >> 2 & 0x3FF for at in (cs_at, esp_at, ss_at)]
+        frame = self.translate(page << 12, mark=False) >> 2
+        if len(self._paths) >= 1024: self._paths.clear()
+        self._paths[lo, hi, cpl, soft] = (
+            page, (idt, st[f.IDTR + 2], gdt, st[f.GDTR + 2], tss, st[f.TR + 4], st[f.CR0]), index[0],
+            (u32[frame + index[0]], u32[frame + index[0] + 1], st[f.CS], st[f.CS + 4]), index[1], index[2],
+            (u32[frame + index[2]], u32[frame + index[2] + 1], st[f.SS], st[f.SS + 4]), dpl, hi & 0xFFFF0000 | lo & 0xFFFF,
+            _LOST & ~EF_IF if hi >> 8 & 0xF == 0xE else _LOST)
+
     def deliver(self,
         vector: int,
         error: int = None, # error code, where there is one
@@ -80,6 +143,7 @@ class Delivery:
         resume: int = 0, # EF_RF for faults
     ):
         "Enter the handler for `vector`. Raises Fault or PageFault with nothing changed."
+        if eip is None and self.shortcuts and self._shortcut(vector, error, soft, resume): return
         engine = self.engine
         state, f, u32 = engine.state, engine.f, self.u32
         ext = 0 if soft else 1
@@ -170,6 +234,7 @@ class Delivery:
         flags = state[f.EFLAGS] & _LOST
         state[f.EFLAGS] = flags & ~EF_IF if kind == 0xE else flags
         self.tally[dpl][vector] += 1
+        if page is not None and dpl < cpl: self._learn(vector, lo, hi, cpl, soft)
 
     def _push_wrapped(self, base, esp, mask, words, user):
         "Push a frame that crosses a page or the end of a 16-bit stack, one word at a time, from the top."
