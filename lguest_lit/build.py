@@ -7,7 +7,7 @@ __all__ = ['HERE', 'IMAGES', 'FLAGS', 'BuildError', 'image_path', 'compiler_env'
            'symbols', 'code_lines', 'data_lines', 'listing', 'excerpt', 'images', 'main']
 
 # %% ../nbs/6_switcher/10_build.ipynb #3
-import argparse, hashlib, importlib.util, os, re, subprocess, sys, tempfile
+import argparse, hashlib, importlib.util, io, os, re, subprocess, sys, tempfile
 from pathlib import Path
 
 from capstone import CS_ARCH_X86, CS_MODE_32, CS_OPT_SYNTAX_ATT, Cs
@@ -93,10 +93,10 @@ def build(
 
 # %% ../nbs/6_switcher/10_build.ipynb #30
 def symbols(
-    elf: str | Path, # an image
+    elf: str | Path | bytes, # an image, or where it is
 ) -> dict[str, int]: # name: address, in order of address
     "The symbols of an image; local labels and file names are left out."
-    with open(elf, 'rb') as f:
+    with io.BytesIO(elf) if isinstance(elf, bytes) else open(elf, 'rb') as f:
         table = ELFFile(f).get_section_by_name('.symtab')
         entries = [s for s in table.iter_symbols() if s.name and s['st_info']['type'] != 'STT_FILE'] if table else []
     return {name: at for at, name in sorted((s['st_value'], s.name) for s in entries)}

@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['printable', 'complain', 'Parser', 'seconds', 'make_parser', 'OutputError', 'console_writer', 'stats_writer',
-           'on_interrupt', 'summary', 'run_image', 'main']
+           'on_interrupt', 'keyboard', 'summary', 'run_image', 'main']
 
 # %% ../nbs/4_launcher/20_command_line.ipynb #2
-import argparse, contextlib, io, json, math, os, signal, socket, sys, threading
+import argparse, contextlib, io, json, math, os, pathlib, signal, socket, sys, threading
 
 from rich.console import Console
 from rich.table import Table
 
 from . import __version__
+from .i386.engine import EngineError
+from .kernel import HostError
 from .launcher import BUILT_IN, Launcher, LauncherError, parse_memory
 from .lg import HCALL_NAMES
 
@@ -88,16 +90,23 @@ def stats_writer(
     elif name == '-': yield lambda stats: console(json.dumps(stats).encode() + b'\n')
     else:
         def failed(e): return OutputError(f'cannot write statistics to {name}: {getattr(e, "strerror", None) or e}')
-        try: file = open(name, 'w')
+        new = not os.path.lexists(name)
+        try: open(name, 'a').close()
         except (OSError, ValueError) as e: raise failed(e) from None
+        plain = os.path.isfile(name)
+        part = f'{name}.part' if plain else name     # what was in the file stays until there is something better
         def write(stats):
+            nonlocal new
             try:
-                file.write(json.dumps(stats) + '\n')
-                file.close()
-            except OSError as e: raise failed(e) from None
+                with open(part, 'w') as file: file.write(json.dumps(stats) + '\n')
+                if plain: os.replace(part, name)
+                new = False
+            except OSError as e:
+                if plain: pathlib.Path(part).unlink(missing_ok=True)
+                raise failed(e) from None
         try: yield write
         finally:
-            with contextlib.suppress(OSError): file.close()
+            if new and plain: pathlib.Path(name).unlink(missing_ok=True)
 
 # %% ../nbs/4_launcher/20_command_line.ipynb #23
 @contextlib.contextmanager
@@ -125,7 +134,18 @@ def on_interrupt(
         watcher.join(1)
         ours.close()
 
-# %% ../nbs/4_launcher/20_command_line.ipynb #26
+# %% ../nbs/4_launcher/20_command_line.ipynb #27
+def keyboard(
+    guest: Launcher,  # who gets the keys
+    fd: int = 0,      # where they come from
+) -> None:
+    "Start a thread that types at the Guest's console whatever `fd` has to say, until it ends."
+    def type_all():
+        with contextlib.suppress(OSError):           # no such input; or the Guest has gone
+            while (keys := os.read(fd, 256)) and guest.file: guest.type(keys)
+    threading.Thread(target=type_all, daemon=True, name='keyboard').start()
+
+# %% ../nbs/4_launcher/20_command_line.ipynb #31
 def summary(
     stats: dict, # as `--stats` writes it
 ) -> Table:
@@ -144,7 +164,7 @@ def summary(
     table.add_row('time', f'{stats["seconds"]:.2f} s')
     return table
 
-# %% ../nbs/4_launcher/20_command_line.ipynb #29
+# %% ../nbs/4_launcher/20_command_line.ipynb #34
 def run_image(
     a: argparse.Namespace, # the options
 ) -> int:
@@ -152,6 +172,7 @@ def run_image(
     console = console_writer(sys.stdout.buffer)
     with stats_writer(a.stats, console) as write_stats:
         with Launcher(a.image, mem=parse_memory(a.memory), initrd=a.initrd, args=a.args, console=console, warn=complain) as guest:
+            if a.command == 'run': keyboard(guest)
             with on_interrupt(lambda: guest.stop('interrupted', 130)): result = guest.run(a.max_seconds)
         if result.exit_code: complain(result.reason)
         if a.stats == '-' and result.console and not result.console.endswith('\n'): console(b'\n')
@@ -162,7 +183,7 @@ def run_image(
             console(b'\n' + shown.getvalue().encode(sys.stdout.encoding or 'utf-8', 'replace'))
     return result.exit_code
 
-# %% ../nbs/4_launcher/20_command_line.ipynb #30
+# %% ../nbs/4_launcher/20_command_line.ipynb #35
 def main(
     argv: list[str] | None = None, # arguments; None: those of the command line
 ) -> int:                          # exit code
@@ -174,6 +195,9 @@ def main(
         # Python flushes standard output once more when it ends, and would complain in its own way.
         if isinstance(e, OutputError) and sys.stdout is sys.__stdout__:
             with contextlib.suppress(OSError, ValueError): os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
+    except (HostError, EngineError) as e:
+        complain(f'the Host has a bug, or does not know this machine: {e}')
         return 2
     except KeyboardInterrupt:
         complain('interrupted')

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['Alarms', 'VirtualClock', 'WallClock']
 
-# %% ../nbs/5_host/H020_clock.ipynb #2
+# %% ../nbs/5_host/H020_clock.ipynb #4
 import threading, time
 
-# %% ../nbs/5_host/H020_clock.ipynb #4
+# %% ../nbs/5_host/H020_clock.ipynb #8
 class Alarms:
     "One alarm for each Guest: who wants to be woken, and when (nanoseconds)."
     slice = 0                        # instructions to run before looking at the clock; 0: somebody interrupts us
@@ -35,7 +35,7 @@ class Alarms:
     def ran(self, instructions): "It has used up a slice."
     def close(self): "No more alarms."
 
-# %% ../nbs/5_host/H020_clock.ipynb #5
+# %% ../nbs/5_host/H020_clock.ipynb #15
 class VirtualClock(Alarms):
     "Time that passes only as the Guest runs."
     def __init__(self,
@@ -56,7 +56,7 @@ class VirtualClock(Alarms):
         if self.next is not None: self.time = max(self.time, self.next)
         else: time.sleep(0.01)
 
-# %% ../nbs/5_host/H020_clock.ipynb #7
+# %% ../nbs/5_host/H020_clock.ipynb #27
 class WallClock(Alarms):
     "Real time; a thread interrupts the CPU at each alarm, and a hundred times a second in any case."
     def __init__(self, hz: int = 100):

@@ -135,12 +135,11 @@ def dma_transfer(
         for i in range(info.num_dmas):
             at = info.dmas + (info.next_dma + i) % info.num_dmas * DMA_SIZE
             if not lguest_address_ok(dstlg, at, DMA_SIZE): kill_guest(dstlg, "bad address in registered DMA struct")
-            used, dst = read_dma(dstlg, at)
-            if not used:
+            if not lgread_u32(dstlg, at):
                 found = at
                 break
         if found is not None:
-            done = do_dma(lg, src, dstlg, dst)
+            done = do_dma(lg, src, dstlg, read_dma(dstlg, found)[1])
             lgwrite_u32(lg, udma, done)
             if src and not done: return True
             lgwrite_u32(dstlg, found, done)
@@ -181,7 +180,7 @@ def get_dma_buffer(
             if info.lg is lg and info.key == key:
                 for i in range(info.num_dmas):
                     at = info.dmas + i * DMA_SIZE
-                    if read_dma(lg, at)[0] == 0: break
+                    if lgread_u32(lg, at) == 0: break
                 if info.num_dmas: return at, info.interrupt
                 break
     except GuestDead as dead: raise OSError(errno.ENOENT, str(dead)) from None

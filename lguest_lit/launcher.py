@@ -22,10 +22,10 @@ from .i386.memory import OutOfMemory
 from .lg import Fixes, LauncherMemory
 from .lguest_user import LHREQ_BREAK, LHREQ_GETDMA, LHREQ_INITIALIZE, LHREQ_IRQ, LguestFile
 
-# %% ../nbs/4_launcher/10_launcher.ipynb #4
+# %% ../nbs/4_launcher/10_launcher.ipynb #5
 class LauncherError(Exception): "The Guest can't be started; the text names the file or option, and says why."
 
-# %% ../nbs/4_launcher/10_launcher.ipynb #6
+# %% ../nbs/4_launcher/10_launcher.ipynb #7
 PAGE = 4096
 MAX_MEMORY = 768 << 20    # bytes; the Host must find room for the rest of itself
 
@@ -39,7 +39,7 @@ def parse_memory(
     size = int(digits) << {'K': 10, 'M': 20, 'G': 30}[unit]
     return check_memory(size, text)
 
-# %% ../nbs/4_launcher/10_launcher.ipynb #7
+# %% ../nbs/4_launcher/10_launcher.ipynb #8
 def check_memory(
     size: int,       # bytes
     text: str = None # how the user put it
@@ -52,7 +52,7 @@ def check_memory(
     if size % PAGE: raise LauncherError(f'memory size {text} is not a whole number of pages of {PAGE} bytes')
     return size
 
-# %% ../nbs/4_launcher/10_launcher.ipynb #10
+# %% ../nbs/4_launcher/10_launcher.ipynb #11
 BUILT_IN = 'first', 'minimal'    # images that come with the package
 
 def read_file(
@@ -65,7 +65,7 @@ def read_file(
     except (OSError, ValueError) as e:
         raise LauncherError(f'cannot read {what} {path}: {getattr(e, "strerror", None) or e}') from None
 
-# %% ../nbs/4_launcher/10_launcher.ipynb #14
+# %% ../nbs/4_launcher/10_launcher.ipynb #15
 MARKER = b'GenuineLguest'
 
 @dataclass
@@ -76,7 +76,7 @@ class Kernel:
     entry: int        # virtual address behind the marker
     top: int          # first physical address above the image, with the zeros it expects behind its data
 
-# %% ../nbs/4_launcher/10_launcher.ipynb #15
+# %% ../nbs/4_launcher/10_launcher.ipynb #16
 def read_program_headers(
     data: bytes, # the file
     name: str,   # its name, for messages
@@ -99,7 +99,7 @@ def read_program_headers(
     try: return [s.header for s in ELFFile(io.BytesIO(plain)).iter_segments() if s['p_type'] == 'PT_LOAD']
     except Exception as e: raise bad(f'damaged ELF file: {e}') from None
 
-# %% ../nbs/4_launcher/10_launcher.ipynb #17
+# %% ../nbs/4_launcher/10_launcher.ipynb #18
 def find_entry(
     segments: list, # (physical address, bytes)
     name: str,      # the image, for the message
@@ -110,7 +110,7 @@ def find_entry(
         if found >= 0: return at + found + len(MARKER)
     raise LauncherError(f'{name}: Is this image a genuine lguest? It has no {MARKER.decode()!r} in it')
 
-# %% ../nbs/4_launcher/10_launcher.ipynb #18
+# %% ../nbs/4_launcher/10_launcher.ipynb #19
 def load_elf(
     data: bytes, # the file
     name: str,   # its name, for messages
@@ -138,7 +138,7 @@ def load_elf(
     entry = find_entry(segments, name) + page_offset & 0xFFFFFFFF
     return Kernel(segments, page_offset, entry, top)
 
-# %% ../nbs/4_launcher/10_launcher.ipynb #22
+# %% ../nbs/4_launcher/10_launcher.ipynb #23
 def setup_pagetables(
     ram: memoryview,  # the Guest's memory, bytes
     mem: int,         # how much of it is RAM
@@ -159,7 +159,7 @@ def setup_pagetables(
     struct.pack_into(f'<{pages}I', ram, at, *(n << 12 | 7 for n in range(pages)))
     return pgdir, tables
 
-# %% ../nbs/4_launcher/10_launcher.ipynb #26
+# %% ../nbs/4_launcher/10_launcher.ipynb #27
 COMMAND_LINE = 4096    # where it is, a Guest-physical address
 
 def boot_parameters(
@@ -181,7 +181,7 @@ def boot_parameters(
         ram[0x210] = 0xFF                                  # a loader with no number of its own
         struct.pack_into('<2I', ram, 0x218, *initrd)
 
-# %% ../nbs/4_launcher/10_launcher.ipynb #30
+# %% ../nbs/4_launcher/10_launcher.ipynb #31
 DEVICE_CONSOLE, MAX_DEVICES = 1, 16
 CONSOLE_KEY = 0
 
@@ -194,7 +194,7 @@ def device_page(
     page = b''.join(struct.pack('<4HI', kind, features, 0, pages, pfn) for kind, features, pages, pfn in devices)
     return page, len(devices)
 
-# %% ../nbs/4_launcher/10_launcher.ipynb #33
+# %% ../nbs/4_launcher/10_launcher.ipynb #34
 POWER_DOWN = 'CRASH: Power down'    # the death that was meant
 
 @dataclass
@@ -210,7 +210,7 @@ class Result:
         "Why it ended, in words."
         return self.reason
 
-# %% ../nbs/4_launcher/10_launcher.ipynb #34
+# %% ../nbs/4_launcher/10_launcher.ipynb #35
 def stats_dict(
     stats,          # the Guest's Stats
     seconds: float, # how long it ran
@@ -218,7 +218,7 @@ def stats_dict(
     "The counters as one JSON-able object; all its inner keys are numbers: vector, hypercall, irq."
     return {**stats.as_dict(), 'seconds': round(seconds, 6)}
 
-# %% ../nbs/4_launcher/10_launcher.ipynb #37
+# %% ../nbs/4_launcher/10_launcher.ipynb #38
 class Launcher:
     "A Guest, from image to last words. LauncherError from the constructor if it can't be started."
 
@@ -379,7 +379,7 @@ class Launcher:
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
 
-# %% ../nbs/4_launcher/10_launcher.ipynb #41
+# %% ../nbs/4_launcher/10_launcher.ipynb #42
 def boot(
     image: str | Path | bytes = 'first', # a file, the name of a built-in image, or an ELF image itself
     args: list[str] | str = '',          # the kernel's command line

@@ -13,22 +13,24 @@ __all__ = ['HCALL_NAMES', 'LHCALL_FLUSH_ASYNC', 'LHCALL_LGUEST_INIT', 'LHCALL_CR
            'GDT_ENTRY_LGUEST_DS', 'GDT_ENTRY_KERNEL_CS', 'GDT_ENTRY_KERNEL_DS', 'GDT_ENTRY_TSS',
            'GDT_ENTRY_DOUBLEFAULT_TSS', 'LGUEST_CS', 'LGUEST_DS', 'KERNEL_CS', 'KERNEL_DS', 'REGS_OFFSET', 'LguestRegs',
            'DescriptorTable', 'LguestRoState', 'HcallArgs', 'LguestData', 'LauncherMemory', 'Fixes', 'Stats',
-           'GuestDead', 'Pgdir', 'Lguest', 'kill_guest', 'guest_pa', 'lguest_address_ok', 'lgread_u32', 'lgwrite_u32',
-           'lgread', 'lgread_u8', 'lgwrite']
+           'GuestDead', 'Pgdir', 'Lguest', 'signed', 'kill_guest', 'guest_pa', 'lguest_address_ok', 'lgread_u32',
+           'lgread_u8', 'lgread', 'lgwrite_u32', 'lgwrite']
 
-# %% ../nbs/5_host/H005_struct_lguest.ipynb #2
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #4
 import ctypes
 from dataclasses import dataclass, fields
 from struct import Struct
 from .i386.descriptors import Descriptor, Tss
 from .i386.memory import PAGE_SHIFT, PAGE_SIZE, PhysicalMemory
 
-# %% ../nbs/5_host/H005_struct_lguest.ipynb #5
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #8
 HCALL_NAMES = ('FLUSH_ASYNC LGUEST_INIT CRASH LOAD_GDT NEW_PGTABLE FLUSH_TLB LOAD_IDT_ENTRY SET_STACK TS SET_CLOCKEVENT HALT '
                'GET_WALLCLOCK BIND_DMA SEND_DMA SET_PTE SET_PMD LOAD_TLS').split()
 (LHCALL_FLUSH_ASYNC, LHCALL_LGUEST_INIT, LHCALL_CRASH, LHCALL_LOAD_GDT, LHCALL_NEW_PGTABLE, LHCALL_FLUSH_TLB,
  LHCALL_LOAD_IDT_ENTRY, LHCALL_SET_STACK, LHCALL_TS, LHCALL_SET_CLOCKEVENT, LHCALL_HALT, LHCALL_GET_WALLCLOCK,
  LHCALL_BIND_DMA, LHCALL_SEND_DMA, LHCALL_SET_PTE, LHCALL_SET_PMD, LHCALL_LOAD_TLS) = range(17)
+
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #12
 LHCALL_RING_SIZE = 64
 LGUEST_TRAP_ENTRY = 31          # `int 0x1F` is a hypercall
 LGUEST_IRQS = 32
@@ -41,7 +43,7 @@ RESERVE_MEM = 4 << 20           # the top of the address space, which the Guest 
 CHANGED_IDT, CHANGED_GDT, CHANGED_GDT_TLS, CHANGED_ALL = 1, 2, 4, 3
 LGUEST_MAX_DMA, LGUEST_MAX_DMA_SECTIONS = 32, 16
 
-# %% ../nbs/5_host/H005_struct_lguest.ipynb #6
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #16
 GDT_ENTRIES, IDT_ENTRIES = 32, 256
 GDT_ENTRY_TLS_MIN, GDT_ENTRY_TLS_MAX = 6, 8
 GDT_ENTRY_LGUEST_CS, GDT_ENTRY_LGUEST_DS = 10, 11
@@ -49,18 +51,19 @@ GDT_ENTRY_KERNEL_CS, GDT_ENTRY_KERNEL_DS = 12, 13
 GDT_ENTRY_TSS, GDT_ENTRY_DOUBLEFAULT_TSS = 16, 31
 LGUEST_CS, LGUEST_DS, KERNEL_CS, KERNEL_DS = 0x50, 0x58, 0x60, 0x68
 
-# %% ../nbs/5_host/H005_struct_lguest.ipynb #10
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #21
 class LguestRegs(ctypes.LittleEndianStructure):
     "struct lguest_regs: 72 bytes at the very end of the Guest's register page [facts 2.1]."
     _fields_ = [(n, ctypes.c_uint32) for n in
         'ebx ecx edx esi edi ebp gs eax fs ds es trapnum errcode eip cs eflags esp ss'.split()]
 
-# %% ../nbs/5_host/H005_struct_lguest.ipynb #14
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #27
 class DescriptorTable(ctypes.LittleEndianStructure):
     "What `lgdt` and `lidt` load: the last valid byte, then the address."
     _pack_, _layout_ = 1, 'ms'
     _fields_ = [('size', ctypes.c_uint16), ('address', ctypes.c_uint32), ('pad', ctypes.c_uint16)]
 
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #30
 class LguestRoState(ctypes.LittleEndianStructure):
     "struct lguest_ro_state: the second of a CPU's two Switcher pages [facts 2.3]."
     _fields_ = [('host_cr3', ctypes.c_uint32), ('host_idt_desc', DescriptorTable), ('host_gdt_desc', DescriptorTable),
@@ -69,7 +72,7 @@ class LguestRoState(ctypes.LittleEndianStructure):
 
 REGS_OFFSET = PAGE_SIZE - ctypes.sizeof(LguestRegs)
 
-# %% ../nbs/5_host/H005_struct_lguest.ipynb #18
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #38
 class HcallArgs(ctypes.LittleEndianStructure):
     "One slot of the ring. The order is not that of the registers [facts 2.4]."
     _fields_ = [(n, ctypes.c_uint32) for n in ('eax', 'edx', 'ebx', 'ecx')]
@@ -81,7 +84,7 @@ class LguestData(ctypes.LittleEndianStructure):
                 ('reserve_mem', ctypes.c_uint32), ('guestid', ctypes.c_uint16), ('tsc_khz', ctypes.c_uint32),
                 ('noirq_start', ctypes.c_uint32), ('noirq_end', ctypes.c_uint32)]
 
-# %% ../nbs/5_host/H005_struct_lguest.ipynb #22
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #44
 class LauncherMemory:
     "The Launcher's mapping of a Guest's memory: frames side by side."
     def __init__(self,
@@ -95,6 +98,7 @@ class LauncherMemory:
         self.touched = bytearray(pages) if lazy else bytearray(b'\1' * pages)
         base = self.base_pfn << PAGE_SHIFT
         self.ram = mem.u8[base:base + (pages << PAGE_SHIFT)]
+        mem.written(base, pages << PAGE_SHIFT)           # whoever had these frames before, its code is gone
 
     def get_pfn(self, gpfn: int, write: bool) -> int: # Host page frame, or -1
         "The frame behind a Guest page, with a reference taken; -1 if there is none [H:350]."
@@ -109,6 +113,7 @@ class LauncherMemory:
         if pa < 0 or pa + len(data) > len(self.ram): raise ValueError(f"{len(data)} bytes at {pa:#x} do not fit in the Guest's {len(self.ram):#x} bytes")
         self.touch(pa, len(data))
         self.ram[pa:pa + len(data)] = data
+        self.mem.written((self.base_pfn << PAGE_SHIFT) + pa, len(data))
 
     def touch(self, pa: int, n: int):
         "These bytes are about to be written: give their pages frames of their own."
@@ -130,7 +135,7 @@ class LauncherMemory:
         for pfn in range(self.base_pfn, self.base_pfn + self.pages): self.mem.put_page(pfn)
         self.mem.put_page(self.zero_pfn)
 
-# %% ../nbs/5_host/H005_struct_lguest.ipynb #26
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #53
 @dataclass(frozen=True)
 class Fixes:
     "Later repairs to the June 2007 Host; False brings the original behaviour back [facts 0.2, 5.9]."
@@ -150,7 +155,7 @@ class Fixes:
         "The Host exactly as the seed shows it."
         return cls(**{f.name: False for f in fields(cls)})
 
-# %% ../nbs/5_host/H005_struct_lguest.ipynb #29
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #57
 class Stats:
     "What happened to one Guest, in numbers."
     def __init__(self):
@@ -167,7 +172,7 @@ class Stats:
                     interrupts=dict(sorted(self.interrupts.items())),
                     demand_page=dict(fixed=self.demand_fixed, reflected=self.demand_reflected), emulated_insns=self.emulated_insns)
 
-# %% ../nbs/5_host/H005_struct_lguest.ipynb #32
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #63
 class GuestDead(Exception):
     "Raised by kill_guest: nothing more of this Guest is done."
 
@@ -175,6 +180,7 @@ class Pgdir:
     "One shadow page directory: which Guest directory it shadows (`cr3`) and the frame it is in (`pgdir`)."
     def __init__(self): self.cr3, self.pgdir, self.base, self.populated = 0, None, 0, set()
 
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #66
 class Lguest:
     "struct lguest: all the Host knows about one Guest [facts 2.5]."
     def __init__(self,
@@ -204,49 +210,86 @@ class Lguest:
         self.irqs_pending = 0
         self.stats = Stats()
 
-def kill_guest(lg: Lguest, text: str):
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #73
+def signed(
+    value: int, # 0 to 2**32 - 1
+) -> int:
+    "The same 32 bits as C's `long` has them on an i386; the last words of a Guest have some numbers that way [facts 5.10]."
+    return value - (1 << 32) if value & 0x80000000 else value
+
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #75
+def kill_guest(
+    lg: Lguest, # the Guest
+    text: str,  # which rule it has broken
+):
     "The Guest broke a rule: remember the first message and stop at once. Always raises GuestDead [facts 3.4]."
     if lg.dead is None: lg.dead = text
     raise GuestDead(lg.dead)
 
-# %% ../nbs/5_host/H005_struct_lguest.ipynb #35
-_word = Struct('<I')
-_get, _put = _word.unpack_from, _word.pack_into
-
-def guest_pa(lg: Lguest, vaddr: int) -> int:
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #81
+def guest_pa(
+    lg: Lguest, # the Guest
+    vaddr: int, # an address in its kernel's linear mapping
+) -> int:
     "Guest-physical address of a Guest *kernel* address: subtract page_offset, wrapping [facts 5.2]."
     return vaddr - lg.page_offset & 0xFFFFFFFF
 
-def lguest_address_ok(lg: Lguest, addr: int, length: int) -> bool:
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #84
+def lguest_address_ok(
+    lg: Lguest,  # the Guest
+    addr: int,   # Guest-physical
+    length: int, # bytes
+) -> bool:
     "Is all of this in the Guest's memory? The seed's version refused the very last byte [facts 5.2]."
     end = addr + length
     if end > 0xFFFFFFFF or end > lg.memory_end: return False
     return lg.fixes.address_ok or end >> PAGE_SHIFT < lg.pfn_limit
 
-def lgread_u32(lg: Lguest, addr: int) -> int:
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #89
+_word = Struct('<I')
+_get, _put = _word.unpack_from, _word.pack_into
+
+def lgread_u32(
+    lg: Lguest, # the Guest
+    addr: int,  # Guest-physical; need not be aligned
+) -> int:
     "A word of Guest memory; kills the Guest if there is none there [L:305]."
     if not lguest_address_ok(lg, addr, 4): kill_guest(lg, f'bad read address {addr:#x}')
     return _get(lg.mm.ram, addr)[0]
 
-def lgwrite_u32(lg: Lguest, addr: int, val: int):
+def lgread_u8(
+    lg: Lguest, # the Guest
+    addr: int,  # Guest-physical
+) -> int:
+    "A byte of Guest memory, or the Guest dies [L:305]."
+    if not lguest_address_ok(lg, addr, 1): kill_guest(lg, f'bad read address {addr:#x} len 1')
+    return lg.mm.ram[addr]
+
+def lgread(
+    lg: Lguest, # the Guest
+    addr: int,  # Guest-physical
+    n: int,     # bytes
+) -> bytes:
+    "`n` bytes of Guest memory, or the Guest dies [L:305]."
+    if not lguest_address_ok(lg, addr, n): kill_guest(lg, f'bad read address {addr:#x} len {n}')
+    return bytes(lg.mm.ram[addr:addr + n])
+
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #94
+def lgwrite_u32(
+    lg: Lguest, # the Guest
+    addr: int,  # Guest-physical; need not be aligned
+    val: int,   # 0 to 2**32 - 1
+):
     "Write a word of Guest memory; kills the Guest if there is none there [L:305]."
     if not lguest_address_ok(lg, addr, 4): kill_guest(lg, f'bad write address {addr:#x}')
     lg.mm.touch(addr, 4)
     _put(lg.mm.ram, addr, val)
 
-def lgread(lg: Lguest, addr: int, n: int) -> bytes:
-    "`n` bytes of Guest memory, or the Guest dies [L:305]."
-    if not lguest_address_ok(lg, addr, n): kill_guest(lg, f'bad read address {addr:#x} len {n}')
-    return bytes(lg.mm.ram[addr:addr + n])
-
-def lgread_u8(lg: Lguest, addr: int) -> int:
-    "A byte of Guest memory, or the Guest dies [L:305]."
-    if not lguest_address_ok(lg, addr, 1): kill_guest(lg, f'bad read address {addr:#x} len 1')
-    return lg.mm.ram[addr]
-
-def lgwrite(lg: Lguest, addr: int, data: bytes):
+def lgwrite(
+    lg: Lguest,  # the Guest
+    addr: int,   # Guest-physical
+    data: bytes, # what to put there
+):
     "Write bytes to Guest memory, or the Guest dies [L:305]."
     if not lguest_address_ok(lg, addr, len(data)): kill_guest(lg, f'bad write address {addr:#x} len {len(data)}')
-    if data:
-        lg.mm.touch(addr, len(data))
-        lg.mm.ram[addr:addr + len(data)] = data
+    if data: lg.mm.write(addr, data)

@@ -80,11 +80,10 @@ class LguestFile:
         "Do a request and return what the device returned: 16 for INITIALIZE, an address for GETDMA, otherwise 0."
         request, = words(data, 1, 0)
         lg, task = self.lg, self.task if task is None else task
-        if request != LHREQ_INITIALIZE:
-            if lg is None: raise error(errno.EINVAL)
-            if lg.dead is not None: raise error(errno.ENOENT)
-            if task != lg.owner and request != LHREQ_BREAK: raise error(errno.EPERM)
-        elif lg is not None and lg.dead is not None: raise error(errno.ENOENT)
+        if lg is None:
+            if request != LHREQ_INITIALIZE: raise error(errno.EINVAL)
+        elif lg.dead is not None: raise error(errno.ENOENT)
+        elif task != lg.owner and request != LHREQ_BREAK: raise error(errno.EPERM)
         if request == LHREQ_INITIALIZE: return self.initialize(data, task)
         if request == LHREQ_GETDMA: return self.user_get_dma(*words(data, 1))
         if request == LHREQ_IRQ: return self.user_send_irq(*words(data, 1))

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from guests import LOAD_AT, PAGE_OFFSET, elf_header, guest, hypercall, make_elf, says, tiny_elf
 
+from lguest_lit import cli
+from lguest_lit.kernel import HostError
+
 SPIN = b'\xeb\xfe'    # jmp .
 MARK = b'GenuineLguest'
 V = LOAD_AT + PAGE_OFFSET
@@ -100,6 +103,14 @@ def test_arguments_too_long(): refused(lguest('run', 'first', 'x'*5000), 'kernel
 def test_stats_that_cannot_be_written(tmp_path):
     refused(lguest('run', '--stats', tmp_path, 'minimal'), tmp_path, 'Is a directory')
     refused(lguest('run', '--stats', tmp_path/'no'/'file', 'minimal'), tmp_path/'no'/'file')
+
+
+def test_stats_of_another_run_survive_a_bad_image(tmp_path):
+    (tmp_path/'s.json').write_text('precious')
+    refused(lguest('run', '--stats', tmp_path/'s.json', '/no/such/image'))
+    assert (tmp_path/'s.json').read_text() == 'precious'
+    refused(lguest('run', '--stats', tmp_path/'new.json', '/no/such/image'))
+    assert not (tmp_path/'new.json').exists()
 
 
 @pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no /dev/full here')
@@ -203,6 +214,30 @@ def test_built_in_guests_and_their_arguments():
     assert done.returncode == 0 and done.stdout and done.stderr == b''
     done = lguest('run', 'minimal')
     assert (done.returncode, done.stderr) == (1, b'lguest: CRASH: hello from the smallest Guest\n')
+
+
+def test_an_initrd_lies_at_the_top_of_memory_and_its_size_in_the_boot_parameters(image, tmp_path):
+    (tmp_path/'disk').write_bytes(b'on the disk\0')
+    load = b'\x8b\x15' + struct.pack('<I', PAGE_OFFSET + 0x218)      # mov edx, [ramdisk address]
+    done = lguest('run', '--initrd', tmp_path/'disk', image(guest(load + b'\xb8\x02\0\0\0\xcd\x1f')))      # CRASH with it
+    assert (done.returncode, done.stderr) == (1, b'lguest: CRASH: on the disk\n')
+
+
+def test_what_is_typed_reaches_the_guest():
+    run = subprocess.Popen([sys.executable, '-m', 'lguest_lit', 'run', 'first', 'ticks=300'], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    for line in run.stdout:
+        if line.startswith(b'process 1: at'): run.stdin.write(b'hello there\n'); run.stdin.flush()
+        if b'typed' in line: break
+    assert line == b'first: you typed "hello there"\n'
+    run.communicate(timeout=60)
+    assert run.returncode == 0
+
+
+def test_a_bug_in_the_host_is_a_message(monkeypatch, capsys):
+    def broken(*_, **__): raise HostError('exception 6 in the Host itself')
+    monkeypatch.setattr(cli, 'Launcher', broken)
+    assert cli.main(['run', 'minimal']) == 2
+    assert capsys.readouterr().err == 'lguest: the Host has a bug, or does not know this machine: exception 6 in the Host itself\n'
 
 
 def test_demo():

@@ -109,7 +109,7 @@ def test_host_is_as_it_was_after_a_hypercall(host):
 @pytest.mark.parametrize('flags', (0x2, 0x2 | 0x401, 0x2 | 0x8D5 | 0x400))
 def test_flags_of_the_host_survive(host, flags):
     "Arithmetic flags and the direction flag: pushed before the call, popped by the last iret."
-    run, at = host.cpu.run, host.run_guest_once_at
+    run, at = host.cpu.run, host.symbols['run_guest_once']
     def run_with_flags(*args, **kw):
         if host.cpu.state[host.cpu.f.EIP] == at: set_flags(host, flags)
         return run(*args, **kw)

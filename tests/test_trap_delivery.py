@@ -3,7 +3,7 @@ import itertools
 import struct
 
 import pytest
-from lguest_lit.i386.cpu import CPU
+from lguest_lit.i386.cpu import CPU, STUBS, flat_machine
 from lguest_lit.i386.memory import PhysicalMemory
 from unicorn import x86_const as x86
 
@@ -332,6 +332,18 @@ def test_nmi_ignores_if_and_goes_first(m):
     m.cpu.raise_irq(0x40); m.cpu.raise_nmi()
     assert m.cpu.run() == 'halted'
     assert m.regs['eip'] == handler(2) + 1 and m.cpu.irqs == [0x40] and not m.cpu.nmi
+
+
+def test_a_second_nmi_waits_for_the_iret_of_the_first():
+    cpu = flat_machine(b'\x90' * 16)
+    cpu.memory.write(STUBS + 16 * 2, b'\x90\x90\xcf')          # nop; nop; iret
+    cpu.raise_nmi()
+    where = []
+    for n in range(5):
+        cpu.step()
+        where.append(cpu.registers()['eip'])
+        if n == 0: cpu.raise_nmi()
+    assert where == [STUBS + 33, STUBS + 34, 0x20000, STUBS + 33, STUBS + 34]
 
 
 def test_mov_ss_shadow_holds_back_an_nmi(m):

@@ -171,7 +171,7 @@ class Engine:
         self.start, self.stop = take('uc_emu_start', p, u64, u64, u64, size), take('uc_emu_stop', p)
         self._save, self._restore = take('uc_context_save', p, p), take('uc_context_restore', p, p)
         self._reg_read = take('uc_reg_read', p, ctypes.c_int, p)
-        self._hook_add = lib['uc_hook_add']
+        self._hook_add, self._hook_del = lib['uc_hook_add'], lib['uc_hook_del']
 
     def _no_exit_polls(self):
         "Let a stop from another thread take effect only between blocks, where the Guest's state is whole."
@@ -203,6 +203,10 @@ class Engine:
                                ctypes.c_uint64(begin), ctypes.c_uint64(end), *extra)
         if error: raise EngineError(f"hook of kind {kind} refused: error {error}")
         return handle.value
+
+    def unhook(self, handle: int):
+        "Take a hook away again."
+        self._hook_del(self.handle, ctypes.c_size_t(handle))
 
     def flush_tlb(self):
         "Forget all translations of addresses."

@@ -30,6 +30,7 @@ class PhysicalMemory:
         self.refs = [0] * self.nframes
         self.refs[0] = 1                 # frame 0 stays ours: a null pointer should never be somebody's page
         self._free, self._never_used = [], 1
+        self.watchers = []               # called with (address, bytes) when somebody other than a CPU has written
 
     def alloc_page(self) -> int: # page frame number
         "A zeroed frame with one reference. Raises OutOfMemory."
@@ -88,6 +89,10 @@ class PhysicalMemory:
         "Put `data` at physical address `pa`. Raises ValueError outside memory."
         self._check(pa, len(data))
         self.u8[pa:pa + len(data)] = data
+
+    def written(self, pa: int, n: int):
+        "A device has written here, behind the CPUs' backs: tell whoever may have code from there in mind."
+        for tell in self.watchers: tell(pa, n)
 
     def _check(self, pa, n):
         if pa < 0 or n < 0 or pa + n > self.size:

@@ -1,0 +1,103 @@
+"Back in time: the same moment is the same machine, however one comes to it."
+import ctypes
+import random
+
+import pytest
+from unicorn import UC_HOOK_MEM_WRITE
+
+from lguest_lit.rewind import _WRITE, Counter, Moment, TimeMachine, last_change, who_wrote
+
+LIFE = dict(args='ticks=40 quiet hz=1000', mem='4M')
+
+
+@pytest.fixture(scope='module')
+def machine():
+    with TimeMachine('first', every=60, **LIFE) as machine:
+        machine.run_to(1 << 30)
+        assert machine.lg.dead == 'CRASH: Power down'
+        machine.end = machine.switch
+        yield machine
+
+
+def test_a_moment_is_the_same_from_wherever_one_comes(machine):
+    dice, prints = random.Random(5), {}
+    moments = [(dice.randrange(machine.end), dice.choice((0, 0, 1, 7, 30, 60))) for _ in range(25)]
+    for _ in range(4):
+        dice.shuffle(moments)
+        for moment in moments:
+            machine.goto(*moment)
+            assert prints.setdefault(moment, machine.hash()) == machine.hash()
+    assert len(set(prints.values())) > 20
+
+
+def test_back_and_forward_again(machine):
+    "Two hundred random steps back, each undone."
+    dice = random.Random(3)
+    for _ in range(20):
+        machine.goto(dice.randrange(machine.end), dice.randrange(40))
+        here, print_ = machine.now, machine.hash()
+        for _ in range(10):
+            machine.goto(max(here.switch - dice.randrange(1, 80), 0), dice.randrange(60))
+            machine.goto(here.switch, here.insn)
+            assert machine.now == here and machine.hash() == print_
+
+
+def test_three_lives_with_one_seed(machine):
+    machine.goto(machine.end)
+    for _ in range(2):
+        with TimeMachine('first', every=1000, **LIFE) as other:
+            other.run_to(1 << 30)
+            assert other.hash() == machine.hash()
+
+
+def trace_of_all_writes(machine, until):
+    "Every write of the processor's from the beginning: word -> (stay, address of the instruction, ring) of the last one."
+    cpu, last, eip = machine.host.cpu, {}, [0]
+    def each(address): eip[0] = address
+    def wrote(_, kind, address, size, value, *rest):
+        for word in {address & ~3, address + size - 1 & ~3}: last[word] = (machine.switch, eip[0], cpu.state[cpu.f.HFLAGS] & 3)
+    callback = _WRITE(wrote)
+    machine.back_to(0)
+    with Counter(cpu, each):
+        hook = cpu.engine.hook(UC_HOOK_MEM_WRITE, callback)
+        machine.go(until)
+        cpu.engine.unhook(hook)
+    return last
+
+
+def test_who_wrote_this_against_a_trace_of_everything(machine):
+    until, base = 200, machine.lg.mm.base_pfn << 12
+    last = trace_of_all_writes(machine, until)
+    mine = {word: write for word, write in last.items() if base <= word < base + (4 << 20) and write[2]}
+    dice, agreed = random.Random(1), 0
+    for word in dice.sample(sorted(mine), 40):
+        found = who_wrote(machine, word - base, Moment(until))
+        stay, eip, ring = mine[word]
+        if found.eip is None or found.by in ('Host', 'Switcher'):     # the Host wrote later than any instruction
+            assert found.moment.switch > stay
+            continue
+        if found.eip != eip: assert found.moment.switch >= stay       # a frame that the processor has pushed later
+        else:
+            assert (found.moment.switch, found.by) == (stay, {1: 'Guest kernel', 3: 'Guest user'}[ring])
+            agreed += 1
+    assert agreed >= 25
+
+
+def test_nobody_wrote_a_word_that_is_as_it_was_loaded(machine):
+    assert who_wrote(machine, 0x3FF000 - 0x2000 + 8, Moment(5)) is None
+
+
+def test_last_change_of_a_register(machine):
+    machine.goto(150, machine.stay(150) // 2)
+    found = last_change(machine, 'eax')
+    machine.goto(found.moment.switch, found.moment.insn + 1)
+    assert machine.registers()['eax'] == found.new
+    machine.goto(found.moment.switch, found.moment.insn)
+    assert machine.registers()['eax'] == found.old
+
+
+def test_no_moment_before_the_first(machine):
+    for moment in (-1, 0), (0, -1):
+        with pytest.raises(ValueError, match='-1'): machine.goto(*moment)
+    machine.goto(0)
+    assert machine.back() == Moment(0)
