@@ -16,6 +16,9 @@ function s(tag, attrs, ...children) {               // the same for SVG
   return fill(document.createElementNS("http://www.w3.org/2000/svg", name), classes, attrs, children);
 }
 
+// Text with `code` in it.
+const rich = (text) => text.split("`").map((piece, i) => (i % 2 ? h("code", {}, piece) : piece));
+
 function fill(node, classes, attrs, children) {
   if (classes.length) node.setAttribute("class", classes.join(" "));
   for (const [key, value] of Object.entries(attrs || {})) {
@@ -59,10 +62,11 @@ const legend = (which = [0, 1, 2, 3]) =>
 // A slider with buttons, for a picture that has `count` moments; the moment is the model's `at`.
 // `say` puts a moment into words: for the line below the slider, and for those who cannot see it.
 // Keys, while the focus is anywhere in the picture: arrows, Home, End, space to play.
-function stepper(model, count, say = (n) => `${n + 1} of ${count}`, { marks = [], ms = 700 } = {}) {
-  const last = count - 1;
-  const go = (n) => { model.set("at", Math.max(0, Math.min(last, n))); model.save_changes(); };
-  const slider = h("input", { type: "range", min: 0, max: last, step: 1, "aria-label": "moment", oninput: () => go(+slider.value) });
+// `count` may be a function, for a picture that shows now this, now that; `on` names the traits that it depends on.
+function stepper(model, count, say = (n, of) => `${n + 1} of ${of}`, { marks = [], ms = 700, on: others = [] } = {}) {
+  const last = () => (typeof count === "function" ? count() : count) - 1;
+  const go = (n) => { model.set("at", Math.max(0, Math.min(last(), n))); model.save_changes(); };
+  const slider = h("input", { type: "range", min: 0, max: last(), step: 1, "aria-label": "moment", oninput: () => go(+slider.value) });
   const button = (label, what, act) => h("button", { type: "button", title: what, "aria-label": what, onclick: act }, label);
   const back = button("◀", "step back", () => go(model.get("at") - 1));
   const on = button("▶", "step forward", () => go(model.get("at") + 1));
@@ -70,21 +74,22 @@ function stepper(model, count, say = (n) => `${n + 1} of ${count}`, { marks = []
   const words = h("output", { "aria-live": "polite" });
   let timer = null;
   function start() {
-    if (model.get("at") >= last) go(0);
+    if (model.get("at") >= last()) go(0);
     play.textContent = "pause"; play.setAttribute("aria-label", "pause");
-    timer = setInterval(() => (model.get("at") < last ? go(model.get("at") + 1) : pause()), ms);
+    timer = setInterval(() => (model.get("at") < last() ? go(model.get("at") + 1) : pause()), ms);
   }
   function pause() { clearInterval(timer); timer = null; play.textContent = "play"; play.setAttribute("aria-label", "play"); }
   function show() {
     const at = model.get("at");
+    slider.max = last();
     slider.value = at;
-    slider.setAttribute("aria-valuetext", say(at));
-    words.textContent = say(at);
-    back.disabled = at <= 0; on.disabled = at >= last;
+    slider.setAttribute("aria-valuetext", say(at, last() + 1));
+    words.textContent = say(at, last() + 1);
+    back.disabled = at <= 0; on.disabled = at >= last();
   }
-  model.on("change:at", show);
+  for (const name of ["at", ...others]) model.on(`change:${name}`, show);
   const box = h("div.stepper", {}, h("div.row", {}, back, play, on, slider), words);
-  const keys = { ArrowLeft: () => go(model.get("at") - 1), ArrowRight: () => go(model.get("at") + 1), Home: () => go(0), End: () => go(last), " ": () => play.click() };
+  const keys = { ArrowLeft: () => go(model.get("at") - 1), ArrowRight: () => go(model.get("at") + 1), Home: () => go(0), End: () => go(last()), " ": () => play.click() };
   setTimeout(() => box.closest(".picture")?.addEventListener("keydown", (e) => {
     const typing = e.composedPath()[0].matches?.("input:not([type=range]), select, textarea, button");
     if (keys[e.key] && !e.ctrlKey && !e.metaKey && !e.altKey && !(typing && (e.key === " " || e.composedPath()[0].type === "text" || e.composedPath()[0].matches("select, textarea")))) {
