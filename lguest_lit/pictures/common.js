@@ -99,3 +99,17 @@ function stepper(model, count, say = (n, of) => `${n + 1} of ${of}`, { marks = [
   show();
   return box;
 }
+
+// The Guest's console beside a picture. `show(text)` says what stands on it now; what has come since the last time is marked.
+function console_panel(title = "The Guest's console") {
+  const pre = h("pre.console", { tabindex: 0, role: "log", "aria-label": title });
+  const box = h("div.box", {}, h("h4", {}, title), pre);
+  let before = "";
+  box.show = (text) => {
+    const old = text.startsWith(before) ? before : text;
+    pre.replaceChildren(old, old.length < text.length ? h("span.new", {}, text.slice(old.length)) : "");
+    pre.scrollTop = pre.scrollHeight;
+    before = text;
+  };
+  return box;
+}
