@@ -4,7 +4,9 @@ import pytest
 from lguest_lit.clock import VirtualClock
 from lguest_lit.host import Host
 from lguest_lit.launcher import Launcher
+from lguest_lit.pictures.hypercall_ring import RingLog, ring_picture
 from lguest_lit.pictures.run_guest import Turns, run_guest_picture
+from lguest_lit.workbench import Workbench
 
 
 def goto(page, n: int):
@@ -76,3 +78,76 @@ def test_the_console_fills_and_says_what_is_new(show, life):
     assert page.locator('.console .new').text_content() == text[:life.list[first].seen]
     goto(page, first - 1)
     assert page.locator('.console').text_content() == ''
+
+
+# the ring
+
+RING_GUEST = '''
+        queue 62, LHCALL_TS, $62
+        queue 63, LHCALL_TS, $63
+        queue 0, LHCALL_SEND_DMA, $0x40, $0x200000
+        queue 1, LHCALL_TS, $1
+        queue 3, LHCALL_TS, $3
+        hcall LHCALL_TS, $5
+        queue 2, LHCALL_TS, $2
+        hcall LHCALL_FLUSH_ASYNC
+'''
+
+
+@pytest.fixture(scope='module')
+def ring() -> RingLog:
+    "Round the end of the ring, over a message, up to a gap, and on."
+    pytest.importorskip('ziglang')
+    g = Workbench(RING_GUEST)
+    g.lg.next_hcall = 62
+    with RingLog(g) as log:
+        while g.dead is None:
+            try: g.file.read(8)
+            except OSError: pass
+    return log
+
+
+def test_the_ring_is_what_was_filled_less_what_was_done(ring):
+    waiting, cursor, done = set(), 62, []
+    for who, what, mask, slot, at, trap, direct, dma in ring.moments:
+        if 'fills place' in what: waiting.add(slot)
+        if 'does place' in what:
+            waiting.remove(slot)
+            cursor, done = (slot + 1) % 64, [*done, slot]
+        assert {n for n in range(64) if int(mask, 16) >> n & 1} == waiting and at == cursor, what
+        assert (trap == 31) == bool(direct)
+    assert done == [62, 63, 0, 1, 2, 3]
+    assert [what for _, what, *_ in ring.moments if what.startswith('The Host stops')][:2] == ['The Host stops: a message is waiting for the Launcher',
+                                                                                              'The Host stops: place 2 is free']
+
+
+def test_the_ring_shows_the_moment(show, ring):
+    page = show(ring_picture(ring))
+    for at, (who, what, mask, slot, cursor, trap, direct, dma) in enumerate(ring.moments):
+        goto(page, at)
+        waits = page.locator('.place.waits').evaluate_all('nodes => nodes.map(n => +n.dataset.slot)')
+        assert waits == [n for n in range(64) if int(mask, 16) >> n & 1]
+        assert page.locator('.place.here').evaluate_all('nodes => nodes.map(n => +n.dataset.slot)') == ([] if slot is None else [slot])
+        says = {t.get_attribute('data-says'): t.text_content() for t in page.locator('[data-says]').all()}
+        assert says == dict(many=f'{len(waits)} waiting', trap=f'trap number {trap}', direct=f'direct: {direct}' if direct else 'no direct call',
+                            dma='a message is pending' if dma else 'no message')
+        assert f'rotate({(cursor + .5) * 360 / 64} ' in page.locator('.cursor').get_attribute('transform')
+        assert page.locator('.log .now').inner_text().endswith(what)
+
+
+def test_a_place_leads_to_its_next_moment(show, ring):
+    page = show(ring_picture(ring))
+    moments = [n for n, m in enumerate(ring.moments) if m[3] == 63]
+    for at in moments:
+        page.get_by_label('go to the next moment of a place').select_option('63')
+        assert page.get_by_role('slider').input_value() == str(at)
+    page.locator('[data-slot="63"]').click()
+    assert page.get_by_role('slider').input_value() == str(moments[0])
+
+
+def test_a_call_that_kills_stays_in_its_place():
+    pytest.importorskip('ziglang')
+    g = Workbench('queue 0, LHCALL_TS, $8\n queue 1, 17\n hcall LHCALL_FLUSH_ASYNC')
+    with RingLog(g) as log: g.turns()
+    assert [m[1] for m in log.moments[-2:]] == ['The Host does place 1: number 17', 'The Host stops: the Guest is dead']
+    assert int(log.moments[-1][2], 16) == 0b10

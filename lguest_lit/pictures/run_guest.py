@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BACK', 'ASKED', 'SAID', 'CALL', 'RETURN', 'NOTES', 'reason', 'Turn', 'called_hcall', 'left', 'returned',
-           'interrupted', 'slept', 'came_back', 'worked', 'finished', 'killed', 'passing', 'saying', 'Turns', 'asked',
-           'RunGuest', 'run_guest_picture']
+           'interrupted', 'slept', 'came_back', 'worked', 'finished', 'killed', 'passing', 'saying', 'Listener',
+           'Turns', 'asked', 'RunGuest', 'run_guest_picture']
 
 # %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #4
 import errno, sys
@@ -119,32 +119,48 @@ NOTES = {(do_hcall, CALL): called_hcall, (initialize, CALL): saying('LGUEST_INIT
          (emulate_insn, RETURN): worked('emulated'), (deliver_trap, CALL): passing('deliver'), (deliver_trap, RETURN): worked('handler'),
          (handle_trap, RETURN): finished, (kill_guest, CALL): killed}
 
-# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #17
-class Turns:
+# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #18
+class Listener:
+    "As a context: is told when certain functions are called, and when they return."
+    def __init__(self,
+        notes: dict, # (function, 'call' or 'return'): called with the function's frame and, on return, what it answers; None if it raises
+    ):
+        self.notes = {(f.__code__, event): note for (f, event), note in notes.items()}
+
+    def hear(self, frame, event, answer):
+        note = self.notes.get((frame.f_code, event))
+        if note: note(frame, answer)
+
+    def __enter__(self):
+        self.before = sys.getprofile()
+        sys.setprofile(self.hear)
+        return self
+
+    def __exit__(self, *_): sys.setprofile(self.before)
+
+# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #20
+class Turns(Listener):
     "As a context: writes down each turn of run_guest, in `list`."
     def __init__(self,
         launcher: Launcher, # of the Guest
     ):
         self.launcher, self.list = launcher, []
-        self.notes = {(f.__code__, event): note for (f, event), note in NOTES.items()}
-        self.notes[type(launcher.host.clock).sleep.__code__, CALL] = slept
+        slept_here = (type(launcher.host.clock).sleep, CALL), slept
+        super().__init__({key: self.last(note) for key, note in (*NOTES.items(), slept_here)} | {(do_hypercalls, CALL): self.begin})
 
-    def note(self, frame, event, answer):
-        if event == CALL and frame.f_code is do_hypercalls.__code__: self.list.append(Turn(sum(map(len, self.launcher.written))))
-        elif self.list and (note := self.notes.get((frame.f_code, event))): note(self.list[-1], frame, answer)
+    def last(self, note):
+        "The note, about the turn that is going on."
+        return lambda frame, answer: note(self.list[-1], frame, answer) if self.list else None
 
-    def __enter__(self):
-        self.before = sys.getprofile()
-        sys.setprofile(self.note)
-        return self
-
-    def __exit__(self, *_): sys.setprofile(self.before)
+    def begin(self, frame, _):
+        "The top of the loop."
+        self.list.append(Turn(sum(map(len, self.launcher.written))))
 
     def counts(self) -> dict: # step: how often somebody came by
         "All turns together."
         return Counter(step for turn in self.list for step in turn.path)
 
-# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #24
+# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #27
 def asked(
     turn: Turn,
 ) -> list: # sentences
