@@ -1,10 +1,18 @@
 "Pictures of the loop, the ring, interrupts and tables: what each shows is what the machine did."
+import itertools
+import linecache
+import sys
+
 import pytest
 
 from lguest_lit.clock import VirtualClock
 from lguest_lit.host import Host
+from lguest_lit.interrupts_and_traps import maybe_do_interrupt
 from lguest_lit.launcher import Launcher
+from lguest_lit.lg import Fixes
+from lguest_lit.pictures.base import module
 from lguest_lit.pictures.hypercall_ring import RingLog, ring_picture
+from lguest_lit.pictures.interrupt_decision import circumstances, decision_picture
 from lguest_lit.pictures.run_guest import Turns, run_guest_picture
 from lguest_lit.workbench import Workbench
 
@@ -151,3 +159,88 @@ def test_a_call_that_kills_stays_in_its_place():
     with RingLog(g) as log: g.turns()
     assert [m[1] for m in log.moments[-2:]] == ['The Host does place 1: number 17', 'The Host stops: the Guest is dead']
     assert int(log.moments[-1][2], 16) == 0b10
+
+
+# may this interrupt go in?
+
+WAKING = '''
+        gate  32, tick
+        hcall LHCALL_FLUSH_ASYNC
+here:   nop
+tick:   nop
+'''
+# What stands in the line at which maybe_do_interrupt was over, and which of the six questions may have been the reason.
+OVER = {'if not pending': [0], 'if data is None': [1], 'if not ready or': [2, 3], 'elif not data.irq_enabled': [4], 'if hi & 0x8000': [5], 'set_guest_interrupt(': [None]}
+
+
+@pytest.fixture(scope='module')
+def sleeper() -> Workbench:
+    "A Guest at a place where it can be interrupted."
+    pytest.importorskip('ziglang')
+    g = Workbench(WAKING)
+    while g.regs.eip != g.at('here'): g.turn()
+    return g
+
+
+def ask(g, known, pending, blocked, enabled, window, halted, if_flag, handlers) -> tuple:
+    "Which question stopped it (those that are in the last line), the interrupt, pending, irq_enabled and halted afterwards: as the Host has it."
+    lg, gate = g.lg, (g.lg.idt_a[32], g.lg.idt_b[32])
+    lg.irqs_pending, lg.halted, lg.fixes = pending, halted, Fixes(if_flag=if_flag)
+    data, data.blocked_interrupts, data.irq_enabled = ask.data, blocked, enabled
+    lg.lguest_data = data if known else None
+    lg.noirq_start, lg.noirq_end = (g.at('here'), g.at('here') + 1) if window else (0, 0)
+    lg.idt_a[33:64], lg.idt_b[33:64] = [gate[0]] * 31, [gate[1]] * 31
+    for n in range(8): lg.idt_b[32 + n] = gate[1] | 0x8000 if handlers >> n & 1 else gate[1] & ~0x8000
+    lg.regs.eip, lg.regs.esp, before, last = g.at('here'), g.at('stack_top'), dict(lg.stats.interrupts), []
+    def line(frame, event, _):
+        if event == 'line': last[:] = [frame.f_lineno]
+        return line
+    sys.settrace(lambda frame, *_: line if frame.f_code is maybe_do_interrupt.__code__ else None)
+    try: maybe_do_interrupt(lg)
+    finally: sys.settrace(None)
+    lg.lguest_data = data
+    text = linecache.getline(maybe_do_interrupt.__code__.co_filename, last[0]).strip()
+    irq = [n for n, times in lg.stats.interrupts.items() if times != before.get(n, 0)]
+    return next(q for start, q in OVER.items() if text.startswith(start)), irq[0] if irq else None, lg.irqs_pending, data.irq_enabled, bool(lg.halted)
+
+
+def test_the_picture_decides_as_the_host_does(show, sleeper):
+    masks = [sum(1 << n for n in chosen) for k in range(4) for chosen in itertools.combinations((0, 1, 5), k)]
+    names = 'known pending blocked enabled window halted if_flag handlers'.split()
+    cases = list(itertools.product((True, False), masks, masks, (0, 2, 0x200), (False, True), (False, True), (True, False), masks))
+    ask.data = sleeper.data
+    told = [ask(sleeper, *case) for case in cases]
+    page = show(decision_picture({'a': circumstances(sleeper.lg)}))
+    said = page.evaluate('''async ([text, cases]) => {
+        const { decide } = (await import(URL.createObjectURL(new Blob([text], { type: "text/javascript" })))).default;
+        return cases.map((c) => { const d = decide(c); return [d.stop, d.irq, d.pending, d.enabled, d.halted]; });
+    }''', [module('interrupt_decision'), [dict(zip(names, case)) for case in cases]])
+    assert len(cases) == 2 * 8 * 8 * 3 * 2 * 2 * 2 * 8
+    for case, (questions, *rest), (stop, *answer) in zip(cases, told, said): assert stop in questions and answer == rest, case
+    assert {stop for stop, *_ in said} == {None, 0, 1, 2, 3, 4, 5}
+
+
+def test_the_reader_turns_the_circumstances(show):
+    start = dict(known=True, pending=5, blocked=0, enabled=0x200, window=False, halted=False, if_flag=True, handlers=1)
+    asleep = start | dict(halted=True, enabled=0)
+    page = show(decision_picture({'awake': start, 'asleep': asleep}))
+    states = lambda: [row.get_attribute('class') for row in page.locator('ol li').all()]
+    said = lambda: page.locator('.outcome').inner_text()
+    assert states() == ['passes'] * 6 and said().startswith('Interrupt 0 goes in, to vector 32; still pending: 2.')
+    page.locator('[data-bit="blocked-0"]').click()                       # now number 2 is first, and has no handler
+    assert states() == ['passes'] * 5 + ['stops'] and said() == 'Nothing goes in; pending: 0, 2.'
+    page.locator('[data-bit="handlers-2"]').click()
+    assert said().startswith('Interrupt 2 goes in, to vector 34; still pending: 0.')
+    page.get_by_label('irq_enabled', exact=True).select_option('2')
+    assert states() == ['passes'] * 4 + ['stops', 'unasked']
+    page.get_by_label('look at bit 9 only').uncheck()                    # as in 2007: 2 is not 0
+    assert states() == ['passes'] * 6
+    page.get_by_label('EIP is in the window').check()
+    assert states() == ['passes'] * 3 + ['stops'] + ['unasked'] * 2
+    page.get_by_label("a real Guest's circumstances").select_option('asleep')
+    assert said().endswith('It is awake now.') and states() == ['passes'] * 6
+    page.get_by_label('the Guest has said LGUEST_INIT').uncheck()
+    assert states() == ['passes', 'stops'] + ['unasked'] * 4 and said().endswith('It sleeps on.')
+    page.locator('[data-bit="pending-0"]').focus()
+    page.keyboard.press('Space')
+    assert page.locator('[data-bit="pending-0"]').get_attribute('aria-pressed') == 'false'
