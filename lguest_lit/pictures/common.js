@@ -62,8 +62,9 @@ const legend = (which = [0, 1, 2, 3]) =>
 // A slider with buttons, for a picture that has `count` moments; the moment is the model's `at`.
 // `say` puts a moment into words: for the line below the slider, and for those who cannot see it.
 // Keys, while the focus is anywhere in the picture: arrows, Home, End, space to play.
-// `count` may be a function, for a picture that shows now this, now that; `on` names the traits that it depends on.
-function stepper(model, count, say = (n, of) => `${n + 1} of ${of}`, { marks = [], ms = 700, on: others = [] } = {}) {
+// `count` may be a function, for a picture that shows now this, now that; `on` names the traits that it depends on. To play is to take `stride` moments
+// every `ms`.
+function stepper(model, count, say = (n, of) => `${n + 1} of ${of}`, { marks = [], ms = 700, stride = 1, on: others = [] } = {}) {
   const last = () => (typeof count === "function" ? count() : count) - 1;
   const go = (n) => { model.set("at", Math.max(0, Math.min(last(), n))); model.save_changes(); };
   const slider = h("input", { type: "range", min: 0, max: last(), step: 1, "aria-label": "moment", oninput: () => go(+slider.value) });
@@ -76,7 +77,7 @@ function stepper(model, count, say = (n, of) => `${n + 1} of ${of}`, { marks = [
   function start() {
     if (model.get("at") >= last()) go(0);
     play.textContent = "pause"; play.setAttribute("aria-label", "pause");
-    timer = setInterval(() => (model.get("at") < last() ? go(model.get("at") + 1) : pause()), ms);
+    timer = setInterval(() => (model.get("at") < last() ? go(model.get("at") + stride) : pause()), ms);
   }
   function pause() { clearInterval(timer); timer = null; play.textContent = "play"; play.setAttribute("aria-label", "play"); }
   function show() {
@@ -92,7 +93,7 @@ function stepper(model, count, say = (n, of) => `${n + 1} of ${of}`, { marks = [
   const keys = { ArrowLeft: () => go(model.get("at") - 1), ArrowRight: () => go(model.get("at") + 1), Home: () => go(0), End: () => go(last()), " ": () => play.click() };
   setTimeout(() => box.closest(".picture")?.addEventListener("keydown", (e) => {
     const typing = e.composedPath()[0].matches?.("input:not([type=range]), select, textarea, button");
-    if (keys[e.key] && !e.ctrlKey && !e.metaKey && !e.altKey && !(typing && (e.key === " " || e.composedPath()[0].type === "text" || e.composedPath()[0].matches("select, textarea")))) {
+    if (keys[e.key] && !e.ctrlKey && !e.metaKey && !e.altKey && !(typing && (e.key === " " || /text|search|number/.test(e.composedPath()[0].type) || e.composedPath()[0].matches("select, textarea")))) {
       e.preventDefault(); keys[e.key]();
     }
   }));
