@@ -24,6 +24,7 @@ def maybe_do_interrupt(
     ready = pending & ~data.blocked_interrupts & (1 << LGUEST_IRQS) - 1
     if not ready or lg.noirq_start <= lg.regs.eip < lg.noirq_end: return
     if lg.halted:
+        if lg.tape: lg.tape.irq_enabled(EFLAGS_IF)
         data.irq_enabled = EFLAGS_IF
         lg.halted = 0
     elif not data.irq_enabled & (EFLAGS_IF if lg.fixes.if_flag else 0xFFFFFFFF): return
@@ -33,6 +34,7 @@ def maybe_do_interrupt(
         lg.irqs_pending = pending & ~(1 << irq)
         counts = lg.stats.interrupts
         counts[irq] = counts.get(irq, 0) + 1
+        if lg.tape: lg.tape.interrupt(irq, pending)
         set_guest_interrupt(lg, lo, hi, False)
 
 # %% ../nbs/5_host/H200_maybe_do_interrupt.ipynb #52
@@ -40,6 +42,7 @@ def clockdev_fn(
     lg: Lguest, # the Guest whose alarm went off
 ):
     "The alarm: interrupt 0 is pending. [H:200]"
+    if lg.tape: lg.tape.pending(0, 'clock')
     lg.irqs_pending |= 1
 
 # %% ../nbs/5_host/H200_maybe_do_interrupt.ipynb #57
@@ -49,6 +52,7 @@ def guest_set_clockevent(
 ):
     "LHCALL_SET_CLOCKEVENT: one timer interrupt, please. [H:200]"
     clock = lg.host.clock
+    if lg.tape: lg.tape.alarm(delta)
     clock.set_alarm(lg, clock.now() + delta if delta else None)
 
 # %% ../nbs/5_host/H200_maybe_do_interrupt.ipynb #63
@@ -109,6 +113,7 @@ def set_guest_interrupt(
     if has_err: gstack = push_guest_stack(lg, gstack, regs.errcode)
     regs.ss, regs.esp = ss, gstack + lg.page_offset & 0xFFFFFFFF
     regs.cs, regs.eip = KERNEL_CS | GUEST_PL, idt_address(lo, hi)
+    if lg.tape: lg.tape.diverted(idt_type(lo, hi) == 0xE)
     if data is not None and idt_type(lo, hi) == 0xE: data.irq_enabled = 0
 
 # %% ../nbs/5_host/H220_deliver_trap.ipynb #5
@@ -127,6 +132,7 @@ def deliver_trap(
     if num >= len(lg.idt_a): return False
     lo, hi = lg.idt_a[num], lg.idt_b[num]
     if not hi & 0x8000: return False
+    if lg.tape: lg.tape.reflect(num)
     set_guest_interrupt(lg, lo, hi, has_err(num))
     return True
 
@@ -142,6 +148,7 @@ def load_guest_idt_entry(
     lg.changed |= CHANGED_IDT
     if num < len(lg.idt_a): lg.idt_a[num], lg.idt_b[num] = set_trap(lg, lo, hi)
     elif num == SYSCALL_VECTOR: lg.syscall_idt = set_trap(lg, lo, hi)
+    if lg.tape: lg.tape.idt(num)
 
 # %% ../nbs/5_host/H230_load_guest_idt_entry.ipynb #14
 def set_trap(
@@ -218,5 +225,6 @@ def guest_set_stack(
     "LHCALL_SET_STACK: where the frame goes when the Guest is interrupted in user mode. [H:260]"
     if seg & 3 != GUEST_PL: kill_guest(lg, f"bad stack segment {signed(seg)}")
     if pages > 2: kill_guest(lg, f"bad stack pages {pages}")
+    if lg.tape: lg.tape.stack(seg, esp, pages)
     lg.ss1, lg.esp1, lg.stack_pages = seg & 0xFF, esp, pages
     pin_stack_pages(lg)
