@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EXPORT', 'defined', 'Place', 'told_in', 'all_places', 'mark_links', 'with_links', 'signature', 'parameters', 'layout',
-           'table', 'Module', 'entry', 'methods', 'entries', 'constants', 'page', 'first_sentence', 'index', 'modules',
-           'write_reference']
+           'table', 'Module', 'entry', 'methods', 'entries', 'value', 'constants', 'page', 'first_sentence', 'index',
+           'modules', 'write_reference']
 
 # %% ../nbs/7_mastery/90_reference.ipynb #3
 import ast, inspect, json, re, textwrap
@@ -189,6 +189,12 @@ def entries(
     return '\n\n'.join(parts)
 
 # %% ../nbs/7_mastery/90_reference.ipynb #45
+def value(
+    node: ast.Assign, # of a constant
+) -> str:             # on one line, and not a long one
+    "A constant's value as it was written."
+    return textwrap.shorten(ast.unparse(node.value), 60, placeholder=' …')
+
 def constants(
     m: Module,   # where they are
     names: list, # theirs
@@ -197,8 +203,7 @@ def constants(
     rows = []
     for name in names:
         node, place = m.nodes[name], m.place(name)
-        value = textwrap.shorten(ast.unparse(node.value), 60, placeholder=' …')
-        rows.append([f'[`{name}`]{{#{name}}}', f'`{value}`', f'[{place}]({place.link()})', f'[{node.lineno}]({m.source(node.lineno)})'])
+        rows.append([f'[`{name}`]{{#{name}}}', f'`{value(node)}`', f'[{place}]({place.link()})', f'[{node.lineno}]({m.source(node.lineno)})'])
     return '## Constants {#constants}\n\n' + table(['name', 'value', 'where it is told', 'line'], rows) if rows else ''
 
 # %% ../nbs/7_mastery/90_reference.ipynb #49
@@ -225,10 +230,10 @@ def index(
 ) -> str:          # a page
     "Every public name of the package, in alphabetical order."
     links = mark_links(modules[0].root)
-    rows = [(n.lower(), [f'[`{n}`]({m.name}.qmd#{n})', with_links(first_sentence(getattr(m.module, n)), links), f'[{m.name}]({m.name}.qmd)'])
-            for m in modules for n in m.public]
+    what = lambda m, n: with_links(first_sentence(getattr(m.module, n)), links) or f'`{value(m.nodes[n])}`'
+    rows = [(n.lower(), [f'[`{n}`]({m.name}.qmd#{n})', f'{what(m, n)} [{m.name}]({m.name}.qmd){{.in}}']) for m in modules for n in m.public]
     head = '---\ntitle: "Everything by name"\n---\n\nWhat the notebooks export, read off the code when this site was made.'
-    return head + '\n\n' + table(['name', 'what it is', 'module'], [row for _, row in sorted(rows)]) + '\n'
+    return head + '\n\n' + table(['name', 'what it is, and in which module'], [row for _, row in sorted(rows)]) + '\n'
 
 # %% ../nbs/7_mastery/90_reference.ipynb #54
 def modules(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from nbdev.config import get_config
 
-from .reference import Module, Place, all_places, modules
+from .reference import Module, modules
 
 # %% ../nbs/7_mastery/92_site.ipynb #8
 QUIET = set('a blockquote button code figcaption footer h1 h2 h3 h4 h5 h6 header math nav pre script style summary svg textarea th'.split())
@@ -138,12 +138,13 @@ def run_it(
     notebook: str, # its path from the project's root
     root: Path,    # of the project
 ) -> str:          # HTML
-    "Links to places where a notebook can be run."
+    "Links to places where a notebook can be run, and to the notebook itself."
     c = get_config(path=root)
     repo = f'{c.user}/{c.repo}'
     return (f'\n<p class="run-it">Run this notebook: <a href="https://mybinder.org/v2/gh/{repo}/{c.branch}?urlpath=lab/tree/{notebook}">Binder</a> · '
             f'<a href="https://colab.research.google.com/github/{repo}/blob/{c.branch}/{notebook}">Colab</a> '
-            f'<span>(there, first: <code>%pip install git+{c.git_url}</code>)</span></p>')
+            f'<span>(there, first: <code>%pip install git+{c.git_url}</code>)</span> · '
+            f'<a href="{c.git_url}/blob/{c.branch}/{notebook}">on GitHub</a></p>')
 
 # %% ../nbs/7_mastery/92_site.ipynb #31
 def finish(
@@ -159,7 +160,7 @@ def finish(
     at = page.ends['head'] - len('</head>')
     edits = [(at, at, f'<script src="{up}nbs/site.js" data-page="{name}" defer></script>'),
              (page.ends['<body>'],) * 2 + ('<a class="skip-link" href="#quarto-document-content">To the text</a>',)]
-    if (root/notebook).exists(): edits.append((page.ends['title-block-header'],) * 2 + (run_it(notebook, root),))
+    if (root/notebook).exists(): edits.append((page.ends['title-block-header'] - len('</header>'),) * 2 + (run_it(notebook, root),))
     edits += [(at, at, here_line(found, up)) for at, found in by_heading(page, exports.get(notebook, {}))]
     return edited(text, edits + (term_edits(page, terms, up) if name != 'nbs/glossary.html' else []))
 
