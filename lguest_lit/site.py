@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['QUIET', 'VOID', 'ENTRY', 'Page', 'edited', 'Term', 'terms_of', 'form_pattern', 'term_edits', 'by_heading',
-           'here_line', 'run_it', 'finish', 'exports_of', 'finish_site']
+           'here_line', 'run_it', 'finish', 'exports_of', 'at_home', 'finish_site']
 
 # %% ../nbs/7_mastery/92_site.ipynb #4
 import ast, html, os, re
@@ -176,11 +176,18 @@ def exports_of(
             found.setdefault(place.notebook, {}).setdefault(place.cell, []).append((m, name))
     return found
 
+def at_home(
+    css: str, # a stylesheet
+) -> str:     # the same, without what it would fetch from elsewhere
+    "A theme may ask for fonts from somebody's server; there are others on every machine."
+    return re.sub(r'@import\s*(url\(\s*["\']?https?:[^)]*\)|["\']https?:[^"\']*["\'])[^;]*;', '', css)
+
 def finish_site(
     root: Path, # of the project
     out: Path,  # where the pages are
 ) -> int:       # how many there are
-    "Finish every page of a rendered site."
+    "Finish every page of a rendered site, and its themes."
+    for path in out.glob('site_libs/**/*.css'): path.write_text(at_home(path.read_text(encoding='utf-8')), encoding='utf-8')
     terms, exports = terms_of((root/'nbs/glossary.qmd').read_text(encoding='utf-8')), exports_of(root)
     pages = [p for p in out.rglob('*.html') if 'site_libs' not in p.parts]
     for path in pages:

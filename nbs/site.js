@@ -73,7 +73,7 @@
     const sidebar = $("#quarto-sidebar .sidebar-menu-container");
     if (sidebar) sidebar.before(bar());
     if (here === "nbs/index.html") {
-      const forget = make("button", { type: "button", class: "btn btn-sm btn-outline-secondary" }, "Forget what I have read and written");
+      const forget = make("button", { type: "button", class: "btn btn-sm" }, "Forget what I have read and written");
       forget.addEventListener("click", () => {
         if (!confirm("Forget which chapters you have read, and all your notes?")) return;
         save({ read: {}, notes: {} });
@@ -142,6 +142,21 @@
     document.addEventListener("keydown", (event) => { if (event.key === "Escape") $$("a.term").forEach((a) => bootstrap.Tooltip.getInstance(a)?.hide()); });
     window.addEventListener("pagehide", () => tips.hide());
   }
+
+  // --- the renderer's furniture, for those who do not see it or have no mouse -----------------------------------------------
+  Object.entries({ ".navbar": "Site", "#quarto-sidebar": "Chapters", ".quarto-secondary-nav": "This page", ".page-navigation": "Previous and next", "#TOC": "On this page",
+    ".quarto-page-breadcrumbs": "Where this page is", "#quarto-margin-sidebar": "Beside the text" })
+    .forEach(([selector, label]) => $$(selector).forEach((box, n) => box.setAttribute("aria-label", n ? `${label} (${n + 1})` : label)));
+  $("#quarto-margin-sidebar")?.setAttribute("role", "complementary");
+  $$("i.bi").forEach((icon) => { icon.removeAttribute("role"); icon.setAttribute("aria-hidden", "true"); });
+  $$(".quarto-color-scheme-toggle").forEach((toggle) => toggle.setAttribute("aria-label", "Light or dark"));
+  $$("[data-bs-toggle='collapse']:not(button)").forEach((fold) => {
+    fold.setAttribute("role", "button");
+    if (fold.matches(".sidebar-item-toggle")) fold.setAttribute("aria-label", `Fold ${fold.previousElementSibling.textContent.trim()}`);
+    else if (fold.matches(".sidebar-link")) { fold.removeAttribute("role"); fold.removeAttribute("aria-expanded"); return; }   // the arrow beside it does the same
+    fold.tabIndex = 0;
+    fold.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); fold.click(); } });
+  });
 
   // --- what scrolls can be scrolled with the keyboard ---------------------------------------------------------------------
   const reach = () => $$("pre, .cell-output, .sd-table", main).forEach((box) => {
