@@ -204,7 +204,7 @@ def constants(
     for name in names:
         node, place = m.nodes[name], m.place(name)
         rows.append([f'[`{name}`]{{#{name}}}', f'`{value(node)}`', f'[{place}]({place.link()})', f'[{node.lineno}]({m.source(node.lineno)})'])
-    return '## Constants {#constants}\n\n' + table(['name', 'value', 'where it is told', 'line'], rows) if rows else ''
+    return '## Constants {#the-constants}\n\n' + table(['name', 'value', 'where it is told', 'line'], rows) if rows else ''
 
 # %% ../nbs/7_mastery/90_reference.ipynb #49
 def page(

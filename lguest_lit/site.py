@@ -17,7 +17,7 @@ from nbdev.config import get_config
 
 from .reference import Module, modules
 
-# %% ../nbs/7_mastery/92_site.ipynb #8
+# %% ../nbs/7_mastery/92_site.ipynb #7
 QUIET = set('a blockquote button code figcaption footer h1 h2 h3 h4 h5 h6 header math nav pre script style summary svg textarea th'.split())
 VOID = set('area base br col embed hr img input link meta source track wbr'.split())
 
@@ -38,7 +38,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         if tag in VOID: return
-        attrs, quiet = {k: v or '' for k, v in attrs}, self.open[-1][1] and tag != 'main'
+        attrs, quiet = {k: v or '' for k, v in attrs}, self.open[-1][1] and (tag != 'main' or tag in [t for t, *_ in self.open])
         name, classes = attrs.get('id', ''), attrs.get('class', '').split()
         if number := re.fullmatch(r'cell-(\d+)', name): self.cells.append((self.here(), int(number[1])))
         self.open.append((tag, quiet or tag in QUIET or 'cell' in classes, name))
@@ -56,7 +56,7 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if not self.open[-1][1]: self.plain.append((self.here(), self.here() + len(data)))
 
-# %% ../nbs/7_mastery/92_site.ipynb #11
+# %% ../nbs/7_mastery/92_site.ipynb #10
 def edited(
     text: str,   # a page
     edits: list, # (start, end, new text), not overlapping
@@ -65,7 +65,7 @@ def edited(
     for start, end, new in sorted(edits, key=lambda e: e[:2], reverse=True): text = text[:start] + new + text[end:]
     return text
 
-# %% ../nbs/7_mastery/92_site.ipynb #15
+# %% ../nbs/7_mastery/92_site.ipynb #14
 @dataclass(frozen=True)
 class Term:
     "An entry of the glossary."
@@ -84,7 +84,7 @@ def terms_of(
     return [Term(anchor, tuple(([] if quiet else [name]) + (also.split(', ') if also else [])), first(said))
             for name, anchor, quiet, also, said in ENTRY.findall(text)]
 
-# %% ../nbs/7_mastery/92_site.ipynb #17
+# %% ../nbs/7_mastery/92_site.ipynb #16
 def form_pattern(
     terms: list, # Term
 ) -> re.Pattern: # its first group is the form as it stands there
@@ -109,7 +109,7 @@ def term_edits(
         edits.append((*match.span(), link))
     return edits
 
-# %% ../nbs/7_mastery/92_site.ipynb #21
+# %% ../nbs/7_mastery/92_site.ipynb #20
 def by_heading(
     page: Page,     # of a notebook
     exported: dict, # cell: names
@@ -120,7 +120,7 @@ def by_heading(
     part = lambda a, b: [name for at, n in page.cells if a <= at < b for name in exported.get(n, [])]
     return [(a, names) for a, b in zip(starts, [*starts[1:], len(page.text)]) if (names := part(a, b))]
 
-# %% ../nbs/7_mastery/92_site.ipynb #23
+# %% ../nbs/7_mastery/92_site.ipynb #22
 def here_line(
     found: list, # (Module, name)
     up: str,     # the way to the site's root
@@ -133,7 +133,7 @@ def here_line(
         return f'{entry} <a class="source" href="{m.source(line)}" aria-label="{name} on GitHub">{Path(m.file).name}:{line}</a>'
     return f'\n<p class="defined-here">Defined here: {", ".join(one(*f) for f in found)}</p>'
 
-# %% ../nbs/7_mastery/92_site.ipynb #27
+# %% ../nbs/7_mastery/92_site.ipynb #26
 def run_it(
     notebook: str, # its path from the project's root
     root: Path,    # of the project
@@ -146,7 +146,7 @@ def run_it(
             f'<span>(there, first: <code>%pip install git+{c.git_url}</code>)</span> · '
             f'<a href="{c.git_url}/blob/{c.branch}/{notebook}">on GitHub</a></p>')
 
-# %% ../nbs/7_mastery/92_site.ipynb #31
+# %% ../nbs/7_mastery/92_site.ipynb #30
 def finish(
     text: str,     # a page, as it was rendered
     name: str,     # its path in the site
@@ -164,7 +164,7 @@ def finish(
     edits += [(at, at, here_line(found, up)) for at, found in by_heading(page, exports.get(notebook, {}))]
     return edited(text, edits + (term_edits(page, terms, up) if name != 'nbs/glossary.html' else []))
 
-# %% ../nbs/7_mastery/92_site.ipynb #33
+# %% ../nbs/7_mastery/92_site.ipynb #32
 def exports_of(
     root: Path, # of the project
 ) -> dict:      # notebook: {cell: [(Module, name)]}
@@ -195,6 +195,6 @@ def finish_site(
         path.write_text(finish(text, path.relative_to(out).as_posix(), root, terms, exports), encoding='utf-8')
     return len(pages)
 
-# %% ../nbs/7_mastery/92_site.ipynb #36
+# %% ../nbs/7_mastery/92_site.ipynb #35
 if __name__ == '__main__' and '__file__' in globals():
     finish_site(Path.cwd(), Path(os.environ.get('QUARTO_PROJECT_OUTPUT_DIR') or '_docs').resolve())

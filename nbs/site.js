@@ -20,7 +20,7 @@
   const KEY = "lguest_lit";
   let memory = "{}", kept = true;                       // for as long as the page is open, if there is no storage
   const load = () => {
-    try { memory = localStorage.getItem(KEY) || "{}"; } catch { kept = false; }
+    if (kept) try { memory = localStorage.getItem(KEY) || "{}"; } catch { kept = false; }
     let all;
     try { all = JSON.parse(memory); } catch { all = {}; }             // not ours, or damaged
     const part = (name) => (all && typeof all[name] === "object" && all[name]) || {};
