@@ -190,10 +190,13 @@ def entries(
 
 # %% ../nbs/7_mastery/90_reference.ipynb #45
 def value(
-    node: ast.Assign, # of a constant
-) -> str:             # on one line, and not a long one
-    "A constant's value as it was written."
-    return textwrap.shorten(ast.unparse(node.value), 60, placeholder=' …')
+    m: Module, # where it is
+    name: str, # of a constant
+) -> str:      # on one line, and not a long one
+    "A constant's value as it was written; as it is, if several were written in one go."
+    node = m.nodes[name]
+    alone = isinstance(node, ast.AnnAssign) or isinstance(node.targets[0], ast.Name)
+    return textwrap.shorten(ast.unparse(node.value) if alone else repr(getattr(m.module, name)), 60, placeholder=' …')
 
 def constants(
     m: Module,   # where they are
@@ -203,8 +206,8 @@ def constants(
     rows = []
     for name in names:
         node, place = m.nodes[name], m.place(name)
-        rows.append([f'[`{name}`]{{#{name}}}', f'`{value(node)}`', f'[{place}]({place.link()})', f'[{node.lineno}]({m.source(node.lineno)})'])
-    return '## Constants {#the-constants}\n\n' + table(['name', 'value', 'where it is told', 'line'], rows) if rows else ''
+        rows.append([f'[`{name}`]{{#{name}}}', f'`{value(m, name)}`', f'[{place.heading}]({place.link()}) · [line {node.lineno}]({m.source(node.lineno)})'])
+    return '## Constants {#the-constants}\n\n' + table(['name', 'value', 'where'], rows) if rows else ''
 
 # %% ../nbs/7_mastery/90_reference.ipynb #49
 def page(
@@ -230,7 +233,7 @@ def index(
 ) -> str:          # a page
     "Every public name of the package, in alphabetical order."
     links = mark_links(modules[0].root)
-    what = lambda m, n: with_links(first_sentence(getattr(m.module, n)), links) or f'`{value(m.nodes[n])}`'
+    what = lambda m, n: with_links(first_sentence(getattr(m.module, n)), links) or f'`{value(m, n)}`'
     rows = [(n.lower(), [f'[`{n}`]({m.name}.qmd#{n})', f'{what(m, n)} [{m.name}]({m.name}.qmd){{.in}}']) for m in modules for n in m.public]
     head = '---\ntitle: "Everything by name"\n---\n\nWhat the notebooks export, read off the code when this site was made.'
     return head + '\n\n' + table(['name', 'what it is, and in which module'], [row for _, row in sorted(rows)]) + '\n'

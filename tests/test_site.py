@@ -176,14 +176,17 @@ def test_search_finds_a_function(open_page):
     assert page.locator('#demand_page').is_visible()
 
 
-def test_a_term_says_what_it_means(open_page):
-    page = open_page(CHAPTER)
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_a_term_says_what_it_means(open_page, scheme):
+    page = open_page(CHAPTER, scheme=scheme)
     term = page.locator('a.term').first
     said = term.get_attribute('title')
     term.focus()
     tip = page.locator('.tooltip')
     tip.wait_for()
     assert tip.inner_text() == said
+    colours = page.evaluate('e => [getComputedStyle(e).color, getComputedStyle(e).backgroundColor]', tip.locator('.tooltip-inner').element_handle())
+    assert ratio(*map(luminance, colours)) >= 4.5
     page.keyboard.press('Escape')
     tip.wait_for(state='detached')
 
@@ -307,6 +310,17 @@ def test_the_keyboard_reaches_the_text_first_and_folds_the_sidebar(open_page):
     page.wait_for_function('!document.querySelector("#quarto-sidebar a.active").checkVisibility()')
 
 
+def test_the_sidebar_opens_on_a_phone_and_reaches_its_end(open_page):
+    page = open_page('nbs/index.html', PHONE)
+    page.get_by_role('button', name='Toggle sidebar').click()
+    box = page.locator('#quarto-sidebar').bounding_box()
+    header = page.locator('#quarto-header').bounding_box()
+    assert box['y'] >= header['height'] - 1 and box['y'] + box['height'] <= PHONE['height'] + 1
+    assert page.locator('#quarto-sidebar .count').is_visible()
+    page.locator('#quarto-sidebar a[href$="glossary.html"]').click()
+    page.wait_for_url('**/glossary.html')
+
+
 # --- colours -------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('viewport, scheme', [(DESK, 'light'), (PHONE, 'dark')], ids=['desk-light', 'phone-dark'])
@@ -328,13 +342,15 @@ def luminance(colour: str) -> float:
     return sum(w * linear(int(c) / 255) for w, c in zip((.2126, .7152, .0722), re.findall(r'\d+', colour)[:3]))
 
 
+def ratio(a: float, b: float) -> float: return (max(a, b) + .05) / (min(a, b) + .05)
+
+
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 def test_text_and_code_stand_out(open_page, scheme):
     "Computed here once more, against the page's own background."
     page = open_page(CHAPTER, scheme=scheme)
     back, *colours = page.evaluate('''() => [getComputedStyle(document.body).backgroundColor,
       ...Array.from(document.querySelectorAll('main p, main li, main pre code, main pre code span'), e => getComputedStyle(e).color)]''')
-    ratio = lambda a, b: (max(a, b) + .05) / (min(a, b) + .05)
     ground = luminance(back)
     assert (ground < .1) == (scheme == 'dark')
     worst = min(ratio(luminance(c), ground) for c in set(colours))
