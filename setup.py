@@ -22,9 +22,9 @@ setup(
     keywords=cfg['keywords'].split(),
     python_requires='>=' + cfg['min_python'],
     packages=find_packages(include=[cfg['lib_path'], cfg['lib_path'] + '.*']),
-    # The machine code that is shipped, and the source it was built from.
+    # The machine code that is shipped, and the source it was built from; the modules of the pictures.
     package_data={cfg['lib_path']: [f'{folder}/*.{ext}' for folder in ('switcher', 'guests')
-                                    for ext in 'S c h ld elf bin lst json'.split()]},
+                                    for ext in 'S c h ld elf bin lst json'.split()] + ['pictures/*.js', 'pictures/*.css']},
     install_requires=cfg['requirements'].split(),
     extras_require={'dev': cfg['dev_requirements'].split(), 'build': cfg['build_requirements'].split()},
     entry_points={'console_scripts': cfg['console_scripts'].splitlines(),

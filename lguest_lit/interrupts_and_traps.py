@@ -35,14 +35,14 @@ def maybe_do_interrupt(
         counts[irq] = counts.get(irq, 0) + 1
         set_guest_interrupt(lg, lo, hi, False)
 
-# %% ../nbs/5_host/H200_maybe_do_interrupt.ipynb #51
+# %% ../nbs/5_host/H200_maybe_do_interrupt.ipynb #52
 def clockdev_fn(
     lg: Lguest, # the Guest whose alarm went off
 ):
     "The alarm: interrupt 0 is pending. [H:200]"
     lg.irqs_pending |= 1
 
-# %% ../nbs/5_host/H200_maybe_do_interrupt.ipynb #56
+# %% ../nbs/5_host/H200_maybe_do_interrupt.ipynb #57
 def guest_set_clockevent(
     lg: Lguest, # the Guest
     delta: int, # nanoseconds from now; 0 cancels
@@ -51,7 +51,7 @@ def guest_set_clockevent(
     clock = lg.host.clock
     clock.set_alarm(lg, clock.now() + delta if delta else None)
 
-# %% ../nbs/5_host/H200_maybe_do_interrupt.ipynb #62
+# %% ../nbs/5_host/H200_maybe_do_interrupt.ipynb #63
 def init_clockdev(
     lg: Lguest, # a new Guest
 ):

@@ -79,3 +79,23 @@ def page(browser):
     yield page
     context.close()
     assert not errors, f'script errors on the page: {errors}'
+
+
+@pytest.fixture
+def show(browser, tmp_path):
+    "A function that opens a picture as a page of its own, and fails the test if the page complains or asks the network for something."
+    pages, trouble = [], []
+    def open_page(picture, width=1000, scheme='light'):
+        path = tmp_path/f'{len(pages)}.html'
+        path.write_text(picture.page(), encoding='utf-8')
+        page = browser.new_page(viewport=dict(width=width, height=900), color_scheme=scheme)
+        page.on('console', lambda m: trouble.append(m.text) if m.type == 'error' else None)
+        page.on('pageerror', lambda e: trouble.append(str(e)))
+        page.on('request', lambda r: trouble.append(r.url) if not r.url.startswith(('file:', 'blob:', 'data:')) else None)
+        page.goto(path.as_uri())
+        page.locator('.lguest-picture .picture').wait_for()
+        pages.append(page)
+        return page
+    yield open_page
+    for page in pages: page.close()
+    assert not trouble

@@ -13,7 +13,7 @@ from struct import Struct
 from .descriptors import segment_base, segment_limit
 from .paging import ACCESSED, DIRTY, PRESENT, PageFault, RW, walk
 
-# %% ../../nbs/1_preparation/40_traps.ipynb #6
+# %% ../../nbs/1_preparation/40_traps.ipynb #7
 DE, DB, NMI, BP, OF, BR, UD, NM, DF, TS, NP, SS, GP, PF, MF, AC = 0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 16, 17
 ERROR_CODE = frozenset((DF, TS, NP, SS, GP, PF, AC))
 CONTRIBUTORY = frozenset((DE, TS, NP, SS, GP))
@@ -28,7 +28,7 @@ def doubles(first: int, second: int) -> bool:
     if first == PF: return second == PF or second in CONTRIBUTORY
     return first in CONTRIBUTORY and second in CONTRIBUTORY
 
-# %% ../../nbs/1_preparation/40_traps.ipynb #10
+# %% ../../nbs/1_preparation/40_traps.ipynb #11
 HF_CPL, HF_INHIBIT, HF_CS32, HF_SS32, HF_ADDSEG, HF_TF, HF_TS, HF_RF, HF_VM = 3, 1 << 3, 1 << 4, 1 << 5, 1 << 6, 1 << 8, 1 << 11, 1 << 16, 1 << 17
 EF_TF, EF_IF, EF_IOPL, EF_NT, EF_RF, EF_VM = 0x100, 0x200, 0x3000, 0x4000, 0x10000, 0x20000
 CR0_WP, CR0_PG, CR4_PSE = 1 << 16, 1 << 31, 1 << 4

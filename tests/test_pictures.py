@@ -1,0 +1,26 @@
+"The pictures: on a page with no kernel and no network each is there, and moves as its data says."
+import pytest
+
+from lguest_lit.pictures.base import bit_fields, module
+
+
+def test_a_module_that_is_not_there_is_named():
+    with pytest.raises(FileNotFoundError, match='no_such.js'): module('no_such')
+
+
+def test_bits_can_be_turned(show):
+    page = show(bit_fields([('low', [(0, 3)], {5: 'five'}), ('rest', [(4, 31)], None)], 4, keep=[(0xF, 0x100)]))
+    rows = lambda: [row.inner_text().split('\t') for row in page.locator('tbody tr').all()]
+    assert rows()[0] == ['low', '0–3', '0x4', '', '0x4', '']
+    page.locator('[data-bit="0"]').click()
+    assert rows()[0] == ['low', '0–3', '0x5', 'five', '0x5', 'five']
+    page.get_by_label('value').fill('f0')
+    page.get_by_label('value').press('Enter')
+    assert rows() == [['low', '0–3', '0x0', '', '0x0', ''], ['rest', '4–31', '0xf', '', '0x10', '']]
+
+
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_a_picture_fits_a_phone_in_both_schemes(show, scheme):
+    page = show(bit_fields([('all', [(0, 63)], None)], 0, 1), width=360, scheme=scheme)
+    assert page.evaluate('document.documentElement.scrollWidth') <= 360
+    assert page.locator('.picture').evaluate('e => e.classList.contains("dark")') == (scheme == 'dark')

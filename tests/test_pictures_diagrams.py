@@ -1,0 +1,246 @@
+"Pictures of the loop, the ring, interrupts and tables: what each shows is what the machine did."
+import itertools
+import linecache
+import sys
+
+import pytest
+
+from lguest_lit.clock import VirtualClock
+from lguest_lit.host import Host
+from lguest_lit.interrupts_and_traps import maybe_do_interrupt
+from lguest_lit.launcher import Launcher
+from lguest_lit.lg import Fixes
+from lguest_lit.pictures.base import module
+from lguest_lit.pictures.hypercall_ring import RingLog, ring_picture
+from lguest_lit.pictures.interrupt_decision import circumstances, decision_picture
+from lguest_lit.pictures.run_guest import Turns, run_guest_picture
+from lguest_lit.workbench import Workbench
+
+
+def goto(page, n: int):
+    "Move the slider of the page's picture."
+    slider = page.get_by_role('slider')
+    slider.evaluate('(e, n) => { e.value = n; e.dispatchEvent(new Event("input")); }', n)
+
+
+@pytest.fixture(scope='module')
+def life() -> Turns:
+    "A short life of the first Guest, turn by turn."
+    with Host(memory=32 << 20, clock=VirtualClock(slice=2000, insn_ns=500)) as host:
+        launcher = Launcher('first', args='ticks=3 hz=1000', host=host)
+        with Turns(launcher) as turns: launcher.run()
+        return turns
+
+
+def counts(page) -> dict:
+    "What the boxes say."
+    return {box.get_attribute('data-step'): int(box.locator('.count').text_content() or 0) for box in page.locator('.step').all()}
+
+
+def test_turns_are_counted_as_the_host_counts_them(life):
+    stats, n = life.launcher.stats, life.counts()
+    assert n['run'] == stats.world_switches == n['wish'] + n['fault'] + n['irq'] + n['trap'] + n['protection'] + n['fpu']
+    assert n['irq'] == sum(stats.traps[32:256]) and n['fault'] == stats.traps[14] and n['wish'] == stats.traps[31]
+    assert n['handler'] == stats.demand_reflected and n['inject'] == sum(stats.interrupts.values())
+    assert sum(sum(turn.calls.values()) for turn in life.list) + 1 == sum(stats.hypercalls_sync.values()) + sum(stats.hypercalls_async.values())
+
+
+def test_the_loop_counts_up_to_the_turn_one_looks_at(show, life):
+    page = show(run_guest_picture(life))
+    for at in (0, 17, len(life.list) - 1):
+        goto(page, at)
+        want = {}
+        for turn in life.list[:at + 1]:
+            for step in turn.path: want[step] = want.get(step, 0) + 1
+        assert {step: n for step, n in counts(page).items() if n} == want
+        lit = {box.get_attribute('data-step') for box in page.locator('.step.on').all()}
+        assert lit == set(life.list[at].path)
+        assert page.locator('.says li').all_inner_texts()[-1] == life.list[at].says[-1]
+    assert page.locator('.console').inner_text() == b''.join(life.launcher.written).decode()
+
+
+def test_every_step_of_a_way_has_its_line(show, life):
+    page = show(run_guest_picture(life))
+    at = next(n for n, turn in enumerate(life.list) if turn.path[-1] == 'mended')
+    goto(page, at)
+    lit = page.locator('.line.on').evaluate_all('nodes => nodes.map(n => n.dataset.line)')
+    path = life.list[at].path
+    assert set(lit) == {f'{a}>{b}' for a, b in zip(path, path[1:])} | {'mended>top'}
+
+
+def test_a_box_leads_to_the_next_turn_that_comes_by(show, life):
+    page = show(run_guest_picture(life))
+    where = [n for n, turn in enumerate(life.list) if 'inject' in turn.path]
+    for expected in (*where, where[0]):                    # and round again
+        page.locator('[data-step="inject"]').click()
+        assert page.get_by_role('slider').input_value() == str(expected)
+    page.locator('[data-step="launcher"]').focus()
+    page.keyboard.press('Enter')
+    assert 'launcher' in life.list[int(page.get_by_role('slider').input_value())].path
+
+
+def test_the_console_fills_and_says_what_is_new(show, life):
+    page, text = show(run_guest_picture(life)), b''.join(life.launcher.written).decode()
+    first = next(n for n, turn in enumerate(life.list) if turn.seen)
+    goto(page, first)
+    assert page.locator('.console .new').text_content() == text[:life.list[first].seen]
+    goto(page, first - 1)
+    assert page.locator('.console').text_content() == ''
+
+
+# the ring
+
+RING_GUEST = '''
+        queue 62, LHCALL_TS, $62
+        queue 63, LHCALL_TS, $63
+        queue 0, LHCALL_SEND_DMA, $0x40, $0x200000
+        queue 1, LHCALL_TS, $1
+        queue 3, LHCALL_TS, $3
+        hcall LHCALL_TS, $5
+        queue 2, LHCALL_TS, $2
+        hcall LHCALL_FLUSH_ASYNC
+'''
+
+
+@pytest.fixture(scope='module')
+def ring() -> RingLog:
+    "Round the end of the ring, over a message, up to a gap, and on."
+    pytest.importorskip('ziglang')
+    g = Workbench(RING_GUEST)
+    g.lg.next_hcall = 62
+    with RingLog(g) as log:
+        while g.dead is None:
+            try: g.file.read(8)
+            except OSError: pass
+    return log
+
+
+def test_the_ring_is_what_was_filled_less_what_was_done(ring):
+    waiting, cursor, done = set(), 62, []
+    for who, what, mask, slot, at, trap, direct, dma in ring.moments:
+        if 'fills place' in what: waiting.add(slot)
+        if 'does place' in what:
+            waiting.remove(slot)
+            cursor, done = (slot + 1) % 64, [*done, slot]
+        assert {n for n in range(64) if int(mask, 16) >> n & 1} == waiting and at == cursor, what
+        assert (trap == 31) == bool(direct)
+    assert done == [62, 63, 0, 1, 2, 3]
+    assert [what for _, what, *_ in ring.moments if what.startswith('The Host stops')][:2] == ['The Host stops: a message is waiting for the Launcher',
+                                                                                              'The Host stops: place 2 is free']
+
+
+def test_the_ring_shows_the_moment(show, ring):
+    page = show(ring_picture(ring))
+    for at, (who, what, mask, slot, cursor, trap, direct, dma) in enumerate(ring.moments):
+        goto(page, at)
+        waits = page.locator('.place.waits').evaluate_all('nodes => nodes.map(n => +n.dataset.slot)')
+        assert waits == [n for n in range(64) if int(mask, 16) >> n & 1]
+        assert page.locator('.place.here').evaluate_all('nodes => nodes.map(n => +n.dataset.slot)') == ([] if slot is None else [slot])
+        says = {t.get_attribute('data-says'): t.text_content() for t in page.locator('[data-says]').all()}
+        assert says == dict(many=f'{len(waits)} waiting', trap=f'trap number {trap}', direct=f'direct: {direct}' if direct else 'no direct call',
+                            dma='a message is pending' if dma else 'no message')
+        assert f'rotate({(cursor + .5) * 360 / 64} ' in page.locator('.cursor').get_attribute('transform')
+        assert page.locator('.log .now').inner_text().endswith(what)
+
+
+def test_a_place_leads_to_its_next_moment(show, ring):
+    page = show(ring_picture(ring))
+    moments = [n for n, m in enumerate(ring.moments) if m[3] == 63]
+    for at in moments:
+        page.get_by_label('go to the next moment of a place').select_option('63')
+        assert page.get_by_role('slider').input_value() == str(at)
+    page.locator('[data-slot="63"]').click()
+    assert page.get_by_role('slider').input_value() == str(moments[0])
+
+
+def test_a_call_that_kills_stays_in_its_place():
+    pytest.importorskip('ziglang')
+    g = Workbench('queue 0, LHCALL_TS, $8\n queue 1, 17\n hcall LHCALL_FLUSH_ASYNC')
+    with RingLog(g) as log: g.turns()
+    assert [m[1] for m in log.moments[-2:]] == ['The Host does place 1: number 17', 'The Host stops: the Guest is dead']
+    assert int(log.moments[-1][2], 16) == 0b10
+
+
+# may this interrupt go in?
+
+WAKING = '''
+        gate  32, tick
+        hcall LHCALL_FLUSH_ASYNC
+here:   nop
+tick:   nop
+'''
+# What stands in the line at which maybe_do_interrupt was over, and which of the six questions may have been the reason.
+OVER = {'if not pending': [0], 'if data is None': [1], 'if not ready or': [2, 3], 'elif not data.irq_enabled': [4], 'if hi & 0x8000': [5], 'set_guest_interrupt(': [None]}
+
+
+@pytest.fixture(scope='module')
+def sleeper() -> Workbench:
+    "A Guest at a place where it can be interrupted."
+    pytest.importorskip('ziglang')
+    g = Workbench(WAKING)
+    while g.regs.eip != g.at('here'): g.turn()
+    return g
+
+
+def ask(g, known, pending, blocked, enabled, window, halted, if_flag, handlers) -> tuple:
+    "Which question stopped it (those that are in the last line), the interrupt, pending, irq_enabled and halted afterwards: as the Host has it."
+    lg, gate = g.lg, (g.lg.idt_a[32], g.lg.idt_b[32])
+    lg.irqs_pending, lg.halted, lg.fixes = pending, halted, Fixes(if_flag=if_flag)
+    data, data.blocked_interrupts, data.irq_enabled = ask.data, blocked, enabled
+    lg.lguest_data = data if known else None
+    lg.noirq_start, lg.noirq_end = (g.at('here'), g.at('here') + 1) if window else (0, 0)
+    lg.idt_a[33:64], lg.idt_b[33:64] = [gate[0]] * 31, [gate[1]] * 31
+    for n in range(8): lg.idt_b[32 + n] = gate[1] | 0x8000 if handlers >> n & 1 else gate[1] & ~0x8000
+    lg.regs.eip, lg.regs.esp, before, last = g.at('here'), g.at('stack_top'), dict(lg.stats.interrupts), []
+    def line(frame, event, _):
+        if event == 'line': last[:] = [frame.f_lineno]
+        return line
+    sys.settrace(lambda frame, *_: line if frame.f_code is maybe_do_interrupt.__code__ else None)
+    try: maybe_do_interrupt(lg)
+    finally: sys.settrace(None)
+    lg.lguest_data = data
+    text = linecache.getline(maybe_do_interrupt.__code__.co_filename, last[0]).strip()
+    irq = [n for n, times in lg.stats.interrupts.items() if times != before.get(n, 0)]
+    return next(q for start, q in OVER.items() if text.startswith(start)), irq[0] if irq else None, lg.irqs_pending, data.irq_enabled, bool(lg.halted)
+
+
+def test_the_picture_decides_as_the_host_does(show, sleeper):
+    masks = [sum(1 << n for n in chosen) for k in range(4) for chosen in itertools.combinations((0, 1, 5), k)]
+    names = 'known pending blocked enabled window halted if_flag handlers'.split()
+    cases = list(itertools.product((True, False), masks, masks, (0, 2, 0x200), (False, True), (False, True), (True, False), masks))
+    ask.data = sleeper.data
+    told = [ask(sleeper, *case) for case in cases]
+    page = show(decision_picture({'a': circumstances(sleeper.lg)}))
+    said = page.evaluate('''async ([text, cases]) => {
+        const { decide } = (await import(URL.createObjectURL(new Blob([text], { type: "text/javascript" })))).default;
+        return cases.map((c) => { const d = decide(c); return [d.stop, d.irq, d.pending, d.enabled, d.halted]; });
+    }''', [module('interrupt_decision'), [dict(zip(names, case)) for case in cases]])
+    assert len(cases) == 2 * 8 * 8 * 3 * 2 * 2 * 2 * 8
+    for case, (questions, *rest), (stop, *answer) in zip(cases, told, said): assert stop in questions and answer == rest, case
+    assert {stop for stop, *_ in said} == {None, 0, 1, 2, 3, 4, 5}
+
+
+def test_the_reader_turns_the_circumstances(show):
+    start = dict(known=True, pending=5, blocked=0, enabled=0x200, window=False, halted=False, if_flag=True, handlers=1)
+    asleep = start | dict(halted=True, enabled=0)
+    page = show(decision_picture({'awake': start, 'asleep': asleep}))
+    states = lambda: [row.get_attribute('class') for row in page.locator('ol li').all()]
+    said = lambda: page.locator('.outcome').inner_text()
+    assert states() == ['passes'] * 6 and said().startswith('Interrupt 0 goes in, to vector 32; still pending: 2.')
+    page.locator('[data-bit="blocked-0"]').click()                       # now number 2 is first, and has no handler
+    assert states() == ['passes'] * 5 + ['stops'] and said() == 'Nothing goes in; pending: 0, 2.'
+    page.locator('[data-bit="handlers-2"]').click()
+    assert said().startswith('Interrupt 2 goes in, to vector 34; still pending: 0.')
+    page.get_by_label('irq_enabled', exact=True).select_option('2')
+    assert states() == ['passes'] * 4 + ['stops', 'unasked']
+    page.get_by_label('look at bit 9 only').uncheck()                    # as in 2007: 2 is not 0
+    assert states() == ['passes'] * 6
+    page.get_by_label('EIP is in the window').check()
+    assert states() == ['passes'] * 3 + ['stops'] + ['unasked'] * 2
+    page.get_by_label("a real Guest's circumstances").select_option('asleep')
+    assert said().endswith('It is awake now.') and states() == ['passes'] * 6
+    page.get_by_label('the Guest has said LGUEST_INIT').uncheck()
+    assert states() == ['passes', 'stops'] + ['unasked'] * 4 and said().endswith('It sleeps on.')
+    page.locator('[data-bit="pending-0"]').focus()
+    page.keyboard.press('Space')
+    assert page.locator('[data-bit="pending-0"]').get_attribute('aria-pressed') == 'false'
