@@ -35,7 +35,7 @@ test: browser ## notebooks and package agree, every lesson cell runs, every test
 	@$(QUIET) $(BIN)/python -m pytest -q --basetemp="$(VAR)/pytest" tests
 
 docs: $(VENV)/.dev ## the site, into _docs/
-	@$(QUIET) $(BIN)/smalldocs render . 2> >(grep -v 'execute.enabled is ignored' >&2)
+	@$(QUIET) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/smalldocs render . 2> >(grep -Ev '(execute.enabled|ipynb-filters) is ignored|-render: ' >&2)
 
 lab: $(VENV)/.dev ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab nbs $$([ "$$(id -u)" != 0 ] || echo --allow-root)
@@ -53,7 +53,7 @@ export: $(VENV)/.dev ## write the package from the notebooks, and clean them
 	@$(QUIET) $(BIN)/nbdev_clean
 
 clean: ## remove everything that make has made
-	rm -rf $(VENV) _docs _proc .quarto .pytest_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) _docs _proc nbs/reference .quarto .pytest_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -prune -exec rm -rf {} +
 

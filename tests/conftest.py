@@ -1,7 +1,11 @@
 "What the tests share: the project's root, the rendered site, and a real browser where there is one."
+import functools
+import http.server
+import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,11 @@ ROOT = Path(__file__).resolve().parents[1]
 BROWSERS = 'chromium', 'chromium-browser', 'google-chrome'
 BROWSER_FLAGS = ('--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking '
                  '--disable-component-update --disable-sync').split()
+# No name leads anywhere: what a page would fetch from elsewhere fails here, as it would on a train.
+BROWSER_FLAGS.append('--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost')
+BIN = Path(sys.executable).parent
+# The site's description calls `python -m lguest_lit.…` before and after rendering; it must be this Python.
+SITE_ENV = {**os.environ, 'PATH': f'{BIN}{os.pathsep}{os.environ.get("PATH", "")}'}
 
 
 @pytest.fixture(scope='session')
@@ -30,10 +39,21 @@ def project_copy(tmp_path_factory) -> Path:
 @pytest.fixture(scope='session')
 def site(project_copy) -> Path:
     "The rendered site, made from a copy, so that `_docs/` is left alone."
-    done = subprocess.run([Path(sys.executable).parent/'smalldocs', 'render', '--quiet', project_copy],
-                          capture_output=True, text=True)
+    done = subprocess.run([BIN/'smalldocs', 'render', '--quiet', project_copy], capture_output=True, text=True, env=SITE_ENV)
     assert done.returncode == 0, done.stderr
     return project_copy/'_docs'
+
+
+@pytest.fixture(scope='session')
+def served(site):
+    "The address at which the rendered site is served, as a site would be."
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args): pass
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=site))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{server.server_port}/'
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture(scope='session')
@@ -41,7 +61,7 @@ def browser():
     "A headless Chromium, driven by Playwright; a test that asks for it is skipped where none is installed."
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None: pytest.skip(f'no browser: none of {", ".join(BROWSERS)} is installed')
-    if subprocess.run([Path(sys.executable).parent/'playwright', '--version'], capture_output=True).returncode:
+    if subprocess.run([BIN/'playwright', '--version'], capture_output=True).returncode:
         pytest.skip('no browser: the driver of Playwright does not start; on Debian it wants libatomic1')
     from playwright.sync_api import sync_playwright
     with sync_playwright() as playwright:
