@@ -59,6 +59,11 @@ UNMARKED = {'lg': 'lgread lgread_u32 lgwrite lgwrite_u32 lguest_address_ok guest
 ELSEWHERE = {'pin_stack_pages': 'H:260'}
 
 
+# Which picture a mark's section shows, or, where the section has none of its own, its notebook.
+PICTURES = {'H:130': 'trap_microscope', 'H:210': 'trap_microscope', 'H:220': 'trap_microscope', 'H:240': 'trap_microscope', 'H:250': 'trap_microscope',
+            'H:260': 'trap_microscope', 'H:480': 'switcher'}
+
+
 def in_order() -> list[Path]:
     "The Host's notebooks as the sidebar has them."
     found = []
@@ -165,3 +170,9 @@ def test_a_chapter_has_its_parts(path):
     code = '\n'.join(source for _, kind, source in cells if kind == 'code')
     for part in ('*Where we stand:*', '**Before you', '## What we learnt', '## Try it', 'title="Hint"', '*Next:*'): assert part in text, part
     assert 'code-summary: "Solution"' in code and 'answer' in code
+
+
+@pytest.mark.parametrize('mark, name', PICTURES.items())
+def test_a_mark_shows_its_picture(mark, name):
+    html = [''.join(out.get('data', {}).get('text/html', '')) for cell in json.loads(home(mark)[0].read_text())['cells'] for out in cell.get('outputs', [])]
+    assert any(f'data-picture="{name}"' in text for text in html), f'{home(mark)[0].name} shows no {name}'
