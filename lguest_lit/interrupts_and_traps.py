@@ -12,7 +12,7 @@ from .page_tables import pin_stack_pages
 from .lg import (CHANGED_IDT, EFLAGS_IF, FIRST_EXTERNAL_VECTOR, GUEST_PL, IDT_ENTRIES, KERNEL_CS, LGUEST_CS,
                            LGUEST_IRQS, LGUEST_TRAP_ENTRY, SYSCALL_VECTOR, Lguest, guest_pa, kill_guest, lgwrite_u32, signed)
 
-# %% ../nbs/5_host/H200_maybe_do_interrupt.ipynb #14
+# %% ../nbs/5_host/H200_maybe_do_interrupt.ipynb #15
 def maybe_do_interrupt(
     lg: Lguest, # the Guest, about to run
 ):
@@ -37,7 +37,7 @@ def maybe_do_interrupt(
         if lg.tape: lg.tape.interrupt(irq, pending)
         set_guest_interrupt(lg, lo, hi, False)
 
-# %% ../nbs/5_host/H200_maybe_do_interrupt.ipynb #52
+# %% ../nbs/5_host/H200_maybe_do_interrupt.ipynb #53
 def clockdev_fn(
     lg: Lguest, # the Guest whose alarm went off
 ):
@@ -45,7 +45,7 @@ def clockdev_fn(
     if lg.tape: lg.tape.pending(0, 'clock')
     lg.irqs_pending |= 1
 
-# %% ../nbs/5_host/H200_maybe_do_interrupt.ipynb #57
+# %% ../nbs/5_host/H200_maybe_do_interrupt.ipynb #58
 def guest_set_clockevent(
     lg: Lguest, # the Guest
     delta: int, # nanoseconds from now; 0 cancels
@@ -55,7 +55,7 @@ def guest_set_clockevent(
     if lg.tape: lg.tape.alarm(delta)
     clock.set_alarm(lg, clock.now() + delta if delta else None)
 
-# %% ../nbs/5_host/H200_maybe_do_interrupt.ipynb #63
+# %% ../nbs/5_host/H200_maybe_do_interrupt.ipynb #64
 def init_clockdev(
     lg: Lguest, # a new Guest
 ):
@@ -162,7 +162,7 @@ def set_trap(
     if kind not in (0xE, 0xF): kill_guest(lg, f"bad IDT type {kind}")
     return (KERNEL_CS | GUEST_PL) << 16 | lo & 0xFFFF, hi & 0xFFFFEF00
 
-# %% ../nbs/5_host/H230_load_guest_idt_entry.ipynb #28
+# %% ../nbs/5_host/H230_load_guest_idt_entry.ipynb #30
 def default_gate(
     trap: int,    # vector
     handler: int, # virtual address of its stub in the Switcher
@@ -172,7 +172,7 @@ def default_gate(
     flags = 0x8E00 | (GUEST_PL << 13 if trap == LGUEST_TRAP_ENTRY else dpl)
     return LGUEST_CS << 16 | handler & 0xFFFF, handler & 0xFFFF0000 | flags
 
-# %% ../nbs/5_host/H230_load_guest_idt_entry.ipynb #33
+# %% ../nbs/5_host/H230_load_guest_idt_entry.ipynb #37
 def default_idt_entry(
     idt,          # `Descriptor` to fill
     trap: int,    # vector
@@ -181,7 +181,7 @@ def default_idt_entry(
     "Let a vector lead to the Host. [H:230]"
     idt.a, idt.b = default_gate(trap, handler)
 
-# %% ../nbs/5_host/H230_load_guest_idt_entry.ipynb #36
+# %% ../nbs/5_host/H230_load_guest_idt_entry.ipynb #40
 def setup_default_idt_entries(
     state, # `LguestRoState` of a CPU
     defs,  # 256 addresses of stubs
@@ -205,7 +205,7 @@ def copy_traps(
     if not direct_trap(lo, hi, SYSCALL_VECTOR): lo, hi = default_gate(SYSCALL_VECTOR, defs[SYSCALL_VECTOR])
     pack_into('<2I', idt, 8 * SYSCALL_VECTOR, lo, hi)
 
-# %% ../nbs/5_host/H240_direct_traps.ipynb #17
+# %% ../nbs/5_host/H240_direct_traps.ipynb #18
 def direct_trap(
     lo: int,  # the Guest's gate
     hi: int,
