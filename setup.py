@@ -26,7 +26,7 @@ setup(
     package_data={cfg['lib_path']: [f'{folder}/*.{ext}' for folder in ('switcher', 'guests')
                                     for ext in 'S c h ld elf bin lst json'.split()] + ['pictures/*.js', 'pictures/*.css']},
     install_requires=cfg['requirements'].split(),
-    extras_require={'dev': cfg['dev_requirements'].split(), 'build': cfg['build_requirements'].split()},
+    extras_require={extra: cfg[f'{extra}_requirements'].split() for extra in ('dev', 'build', 'trace')},
     entry_points={'console_scripts': cfg['console_scripts'].splitlines(),
                   'nbdev': [f'{cfg["lib_name"]}={cfg["lib_path"]}._modidx:d']},
     zip_safe=False,

@@ -54,6 +54,7 @@ def run_guest_once(
     cpu, clock = host.cpu, host.clock
     state, f = cpu.state, cpu.f
     lg.regs.trapnum = 256
+    if lg.tape: lg.tape.enter()
     state[f.EAX], state[f.EBX], state[f.EIP] = pages, lg.pgdirs[lg.pgdidx].pgdir << 12, host.symbols['run_guest_once']
     if not cpu.engine.live: cpu.engine.store()
     if not clock.slice: why = cpu.run()
@@ -87,8 +88,10 @@ def handle_trap(
 ):
     "The Guest is back: deal with it, or pass it on to the Guest's own kernel, or kill [H:030, facts 5.1]."
     regs = lg.regs
+    if lg.tape: lg.tape.trap(trap, cr2)
     if trap == 14:
         if demand_page(lg, cr2, regs.errcode): return
+        if lg.tape: lg.tape.cr2(cr2)
         if lg.lguest_data is not None: lg.lguest_data.cr2 = cr2
         elif not lg.fixes.cr2_guard: lg.mm.ram[8:12] = cr2.to_bytes(4, 'little')
     elif trap == 13:
@@ -117,6 +120,7 @@ def run_guest(
                 for late in clock.due(): clockdev_fn(late)
             maybe_do_interrupt(lg)
             if lg.halted:
+                if lg.tape: lg.tape.sleep()
                 clock.sleep(host)
                 continue
             if lg.ts: set_ts(lg)
@@ -124,6 +128,7 @@ def run_guest(
             trap = regs.trapnum
             traps[trap] += 1
             clock.switched()
+            if lg.tape: lg.tape.leave(trap)
             if trap == LGUEST_TRAP_ENTRY: continue
             cr2 = 0
             if trap == 14: cr2 = cpu.state[cpu.f.CR2]

@@ -27,4 +27,5 @@ def emulate_insn(
     if reads: regs.eax = 0xFFFFFFFF if insn & 1 else regs.eax | 0xFFFF << shift
     regs.eip = (eip + length + size) & 0xFFFFFFFF
     lg.stats.emulated_insns += 1
+    if lg.tape: lg.tape.emulated(insn)
     return True

@@ -39,6 +39,7 @@ def clear_hcall(
 ):
     "Mark the hypercall done: trap number 255. [H:110]"
     lg.regs.trapnum = 255
+    if lg.tape: lg.tape.answered()
 
 # %% ../nbs/5_host/H120_do_hcall.ipynb #10
 def flush_async(
@@ -135,6 +136,7 @@ def do_hcall(
     "Do one hypercall; only GET_WALLCLOCK and BIND_DMA change EAX. Kills the Guest for an unknown one. [H:120]"
     n = regs.eax
     counts[n] = counts.get(n, 0) + 1
+    if lg.tape: lg.tape.hypercall(regs)
     if n >= len(HCALLS): kill_guest(lg, f"Bad hypercall {signed(n)}\n")
     HCALLS[n](lg, regs)
 
@@ -161,6 +163,7 @@ def do_async_hcalls(
         lg.next_hcall = (n + 1) % LHCALL_RING_SIZE
         args.eax, args.edx, args.ebx, args.ecx = unpack_hcall(ram, data + RING_HCALLS + 16 * n)
         do_hcall(lg, args, counts)
+        if lg.tape: lg.tape.taken(n)
         ram[data + RING_STATUS + n] = 0xFF
         if lg.dma_is_pending: break
 
@@ -171,10 +174,12 @@ def initialize(
     "LHCALL_LGUEST_INIT: `lguest_data` is at Guest-physical EDX. Kills for another call or a bad address. [H:120]"
     eax, addr, counts = lg.regs.eax, lg.regs.edx, lg.stats.hypercalls_sync
     counts[eax] = counts.get(eax, 0) + 1
+    if lg.tape: lg.tape.hypercall(lg.regs)
     if eax != LHCALL_LGUEST_INIT: kill_guest(lg, f"hypercall {signed(eax)} before LGUEST_INIT")
     if not lguest_address_ok(lg, addr, ctypes.sizeof(LguestData)): kill_guest(lg, f"bad guest page {addr:08x}")
     data = lg.mm.overlay(LguestData, addr)
     lg.lguest_data, lg.lguest_data_pa = data, addr
     lg.noirq_start, lg.noirq_end = data.noirq_start, data.noirq_end
+    if lg.tape: lg.tape.initialised(RESERVE_MEM, lg.guestid)
     data.reserve_mem, data.tsc_khz, data.guestid = RESERVE_MEM, 0, lg.guestid
     guest_pagetable_clear_all(lg)

@@ -12,7 +12,7 @@ from .page_tables import pin_stack_pages
 from .lg import (CHANGED_IDT, EFLAGS_IF, FIRST_EXTERNAL_VECTOR, GUEST_PL, IDT_ENTRIES, KERNEL_CS, LGUEST_CS,
                            LGUEST_IRQS, LGUEST_TRAP_ENTRY, SYSCALL_VECTOR, Lguest, guest_pa, kill_guest, lgwrite_u32, signed)
 
-# %% ../nbs/5_host/H200_maybe_do_interrupt.ipynb #14
+# %% ../nbs/5_host/H200_maybe_do_interrupt.ipynb #15
 def maybe_do_interrupt(
     lg: Lguest, # the Guest, about to run
 ):
@@ -24,6 +24,7 @@ def maybe_do_interrupt(
     ready = pending & ~data.blocked_interrupts & (1 << LGUEST_IRQS) - 1
     if not ready or lg.noirq_start <= lg.regs.eip < lg.noirq_end: return
     if lg.halted:
+        if lg.tape: lg.tape.irq_enabled(EFLAGS_IF)
         data.irq_enabled = EFLAGS_IF
         lg.halted = 0
     elif not data.irq_enabled & (EFLAGS_IF if lg.fixes.if_flag else 0xFFFFFFFF): return
@@ -33,25 +34,28 @@ def maybe_do_interrupt(
         lg.irqs_pending = pending & ~(1 << irq)
         counts = lg.stats.interrupts
         counts[irq] = counts.get(irq, 0) + 1
+        if lg.tape: lg.tape.interrupt(irq, pending)
         set_guest_interrupt(lg, lo, hi, False)
 
-# %% ../nbs/5_host/H200_maybe_do_interrupt.ipynb #52
+# %% ../nbs/5_host/H200_maybe_do_interrupt.ipynb #53
 def clockdev_fn(
     lg: Lguest, # the Guest whose alarm went off
 ):
     "The alarm: interrupt 0 is pending. [H:200]"
+    if lg.tape: lg.tape.pending(0, 'clock')
     lg.irqs_pending |= 1
 
-# %% ../nbs/5_host/H200_maybe_do_interrupt.ipynb #57
+# %% ../nbs/5_host/H200_maybe_do_interrupt.ipynb #58
 def guest_set_clockevent(
     lg: Lguest, # the Guest
     delta: int, # nanoseconds from now; 0 cancels
 ):
     "LHCALL_SET_CLOCKEVENT: one timer interrupt, please. [H:200]"
     clock = lg.host.clock
+    if lg.tape: lg.tape.alarm(delta)
     clock.set_alarm(lg, clock.now() + delta if delta else None)
 
-# %% ../nbs/5_host/H200_maybe_do_interrupt.ipynb #63
+# %% ../nbs/5_host/H200_maybe_do_interrupt.ipynb #64
 def init_clockdev(
     lg: Lguest, # a new Guest
 ):
@@ -109,6 +113,7 @@ def set_guest_interrupt(
     if has_err: gstack = push_guest_stack(lg, gstack, regs.errcode)
     regs.ss, regs.esp = ss, gstack + lg.page_offset & 0xFFFFFFFF
     regs.cs, regs.eip = KERNEL_CS | GUEST_PL, idt_address(lo, hi)
+    if lg.tape: lg.tape.diverted(idt_type(lo, hi) == 0xE)
     if data is not None and idt_type(lo, hi) == 0xE: data.irq_enabled = 0
 
 # %% ../nbs/5_host/H220_deliver_trap.ipynb #5
@@ -127,6 +132,7 @@ def deliver_trap(
     if num >= len(lg.idt_a): return False
     lo, hi = lg.idt_a[num], lg.idt_b[num]
     if not hi & 0x8000: return False
+    if lg.tape: lg.tape.reflect(num)
     set_guest_interrupt(lg, lo, hi, has_err(num))
     return True
 
@@ -142,6 +148,7 @@ def load_guest_idt_entry(
     lg.changed |= CHANGED_IDT
     if num < len(lg.idt_a): lg.idt_a[num], lg.idt_b[num] = set_trap(lg, lo, hi)
     elif num == SYSCALL_VECTOR: lg.syscall_idt = set_trap(lg, lo, hi)
+    if lg.tape: lg.tape.idt(num)
 
 # %% ../nbs/5_host/H230_load_guest_idt_entry.ipynb #14
 def set_trap(
@@ -155,7 +162,7 @@ def set_trap(
     if kind not in (0xE, 0xF): kill_guest(lg, f"bad IDT type {kind}")
     return (KERNEL_CS | GUEST_PL) << 16 | lo & 0xFFFF, hi & 0xFFFFEF00
 
-# %% ../nbs/5_host/H230_load_guest_idt_entry.ipynb #28
+# %% ../nbs/5_host/H230_load_guest_idt_entry.ipynb #30
 def default_gate(
     trap: int,    # vector
     handler: int, # virtual address of its stub in the Switcher
@@ -165,7 +172,7 @@ def default_gate(
     flags = 0x8E00 | (GUEST_PL << 13 if trap == LGUEST_TRAP_ENTRY else dpl)
     return LGUEST_CS << 16 | handler & 0xFFFF, handler & 0xFFFF0000 | flags
 
-# %% ../nbs/5_host/H230_load_guest_idt_entry.ipynb #33
+# %% ../nbs/5_host/H230_load_guest_idt_entry.ipynb #37
 def default_idt_entry(
     idt,          # `Descriptor` to fill
     trap: int,    # vector
@@ -174,7 +181,7 @@ def default_idt_entry(
     "Let a vector lead to the Host. [H:230]"
     idt.a, idt.b = default_gate(trap, handler)
 
-# %% ../nbs/5_host/H230_load_guest_idt_entry.ipynb #36
+# %% ../nbs/5_host/H230_load_guest_idt_entry.ipynb #40
 def setup_default_idt_entries(
     state, # `LguestRoState` of a CPU
     defs,  # 256 addresses of stubs
@@ -198,7 +205,7 @@ def copy_traps(
     if not direct_trap(lo, hi, SYSCALL_VECTOR): lo, hi = default_gate(SYSCALL_VECTOR, defs[SYSCALL_VECTOR])
     pack_into('<2I', idt, 8 * SYSCALL_VECTOR, lo, hi)
 
-# %% ../nbs/5_host/H240_direct_traps.ipynb #17
+# %% ../nbs/5_host/H240_direct_traps.ipynb #18
 def direct_trap(
     lo: int,  # the Guest's gate
     hi: int,
@@ -218,5 +225,6 @@ def guest_set_stack(
     "LHCALL_SET_STACK: where the frame goes when the Guest is interrupted in user mode. [H:260]"
     if seg & 3 != GUEST_PL: kill_guest(lg, f"bad stack segment {signed(seg)}")
     if pages > 2: kill_guest(lg, f"bad stack pages {pages}")
+    if lg.tape: lg.tape.stack(seg, esp, pages)
     lg.ss1, lg.esp1, lg.stack_pages = seg & 0xFF, esp, pages
     pin_stack_pages(lg)

@@ -75,6 +75,7 @@ def bind_dma(
     interrupt: int, # the interrupt to raise when one was filled; 0 to unbind
 ) -> int:           # 1, or 0 if it did not work
     "LHCALL_BIND_DMA: offer buffers under a key. Kills the Guest for a bad key."
+    if lg.tape: lg.tape.bind(ukey, udma, numdmas, interrupt)
     if interrupt >= LGUEST_IRQS: return 0
     key = dma_key(lg, ukey)
     if key is None: kill_guest(lg, f"bad dma key {ukey:#x}")
@@ -147,6 +148,7 @@ def dma_transfer(
     except GuestDead:
         if lg.dead is not None: raise
         return True
+    if dstlg.tape: dstlg.tape.pending(info.interrupt, 'DMA')
     dstlg.irqs_pending |= 1 << info.interrupt
     return found is not None
 
@@ -157,6 +159,7 @@ def send_dma(
     udma: int,  # Guest-physical address of one struct lguest_dma
 ):
     "LHCALL_SEND_DMA: to the Launcher, or to the other Guest that bound a shared key. Kills the Guest for a bad key."
+    if lg.tape: lg.tape.send(ukey, udma)
     key = dma_key(lg, ukey)
     if key is None: kill_guest(lg, "bad sending DMA key")
     if not key[0]:

@@ -276,6 +276,7 @@ class Launcher:
 
     def put(self, at: int, data: bytes) -> None:
         "Write to the Guest's memory."
+        if self.file and self.file.lg.tape: self.file.lg.tape.memory(at, data)
         if data: self.mm.write(at, data)
 
     def dma_sections(self, dma: int) -> list[tuple]:
@@ -296,6 +297,7 @@ class Launcher:
         if key != CONSOLE_KEY: return self.warn(f'the Guest sent to key {key:#x}, where nobody listens')
         ram = self.mm.ram
         text = b''.join(bytes(ram[at:at + size]) for at, size in self.dma_sections(dma))
+        if self.file.lg.tape: self.file.lg.tape.console(text)
         self.put(dma, struct.pack('<I', len(text)))
         self.written.append(text)
         if self.console: self.console(text)
@@ -304,6 +306,7 @@ class Launcher:
         "Give what was typed to the Guest's buffer, if it has bound one; otherwise nobody will ever know."
         while self.typed:
             data = self.typed.popleft()
+            if self.file.lg.tape: self.file.lg.tape.typed(data)
             try: dma = self.request(LHREQ_GETDMA, CONSOLE_KEY)
             except OSError as e:
                 if e.errno == errno.ENOENT: continue

@@ -204,6 +204,7 @@ class Lguest:
         self.noirq_start = self.noirq_end = 0
         self.dma_is_pending, self.pending_dma, self.pending_key, self.dma = False, 0, 0, []
         self.dead = None
+        self.tape = None
         self.gdt_a, self.gdt_b = [0] * GDT_ENTRIES, [0] * GDT_ENTRIES
         self.idt_a, self.idt_b = [0] * 64, [0] * 64
         self.syscall_idt = (0, 0)
@@ -223,7 +224,9 @@ def kill_guest(
     text: str,  # which rule it has broken
 ):
     "The Guest broke a rule: remember the first message and stop at once. Always raises GuestDead [facts 3.4]."
-    if lg.dead is None: lg.dead = text
+    if lg.dead is None:
+        lg.dead = text
+        if lg.tape: lg.tape.kill(text)
     raise GuestDead(lg.dead)
 
 # %% ../nbs/5_host/H005_struct_lguest.ipynb #81
@@ -283,6 +286,7 @@ def lgwrite_u32(
     "Write a word of Guest memory; kills the Guest if there is none there [L:305]."
     if not lguest_address_ok(lg, addr, 4): kill_guest(lg, f'bad write address {addr:#x}')
     lg.mm.touch(addr, 4)
+    if lg.tape: lg.tape.word(addr, val)
     _put(lg.mm.ram, addr, val)
 
 def lgwrite(
@@ -292,4 +296,5 @@ def lgwrite(
 ):
     "Write bytes to Guest memory, or the Guest dies [L:305]."
     if not lguest_address_ok(lg, addr, len(data)): kill_guest(lg, f'bad write address {addr:#x} len {len(data)}')
+    if lg.tape: lg.tape.memory(addr, data)
     if data: lg.mm.write(addr, data)

@@ -122,6 +122,7 @@ class LguestFile:
     def user_send_irq(self, irq: int) -> int:
         "Make interrupt `irq` pending. It wakes nobody: the only one who may ask is the one who would sleep."
         if irq >= LGUEST_IRQS: raise error(errno.EINVAL)
+        if self.lg.tape: self.lg.tape.pending(irq, 'Launcher')
         self.lg.irqs_pending |= 1 << irq
         return 0
 

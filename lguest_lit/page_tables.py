@@ -78,6 +78,7 @@ def demand_page(
 ) -> bool:        # True if the page is mapped now; False if the fault is the Guest's own
     "Fill in the shadow entry if the Guest's tables allow the access; set ACCESSED and DIRTY there. [H:330]"
     u32, stats = lg.mem.u32, lg.stats
+    if lg.tape: lg.tape.demand_page(vaddr, errcode)
     need = PRESENT | errcode & (RW | USER)
     wanted = need if lg.fixes.pgd_rights else PRESENT
     gpgd = lgread_u32(lg, gpgd_addr(lg, vaddr))
@@ -105,11 +106,13 @@ def fill_spgd(
     "Give the entry a PTE page, unless it has one, and the Guest's flags. Kills for a bad gpgd, or without memory. [H:330]"
     check_gpgd(lg, gpgd)
     u32, pgdir = lg.mem.u32, lg.pgdirs[lg.pgdidx]
-    if not u32[at] & PRESENT:
+    old = u32[at]
+    if not old & PRESENT:
         try: u32[at] = lg.mem.alloc_page() << 12
         except OutOfMemory: kill_guest(lg, "out of memory allocating pte page")
         pgdir.populated.add(at - pgdir.base)
     u32[at] |= gpgd & FLAGS
+    if lg.tape: lg.tape.spgd(pgdir, at - pgdir.base, old, u32[at])
 
 # %% ../nbs/5_host/H330_demand_page.ipynb #30
 PAGE_TABLE = 0x67                          # all that a Guest may set in a top-level entry
@@ -151,6 +154,7 @@ def fill_spte(
     u32 = lg.mem.u32
     old = u32[at]
     u32[at] = gpte_to_spte(lg, gpte, True) if gpte & DIRTY else gpte_to_spte(lg, gpte & ~RW, False)
+    if lg.tape: lg.tape.fixed(old, u32[at])
     if old & PRESENT: lg.mem.put_page(old >> 12)
 
 # %% ../nbs/5_host/H330_demand_page.ipynb #45
@@ -197,6 +201,7 @@ def guest_set_pmd(
     "LHCALL_SET_PMD: throw away what the shadow has below this entry; the Switcher's own is ignored. [H:400]"
     if idx >= SWITCHER_PGD_INDEX: return
     slot = find_pgdir(lg, cr3)
+    if lg.tape: lg.tape.set_pmd(slot, cr3, idx)
     if slot < len(lg.pgdirs): release_pgd(lg, lg.pgdirs[slot], idx)
 
 # %% ../nbs/5_host/H400_set_pte.ipynb #17
@@ -224,13 +229,16 @@ def do_set_pte(
     "Replace a shadow entry: by the new one if that is accessed or dirty, else by nothing. Kills for a bad one. [H:420]"
     u32 = lg.mem.u32
     spgd = u32[spgd_addr(lg, idx, vaddr)]
+    if lg.tape: lg.tape.set_pte(idx, vaddr, gpte)
     if not spgd & PRESENT: return
     at = spte_addr(spgd, vaddr)
     old, u32[at] = u32[at], 0
+    if lg.tape: lg.tape.spte(old, 0)
     release_pte(lg, old)
     if gpte & (DIRTY | ACCESSED) and (gpte & PRESENT or not lg.fixes.set_pte_present):
         check_gpte(lg, gpte)
         u32[at] = gpte_to_spte(lg, gpte, gpte & (DIRTY | RW) != 0)
+        if lg.tape: lg.tape.spte(0, u32[at])
 
 # %% ../nbs/5_host/H430_new_pagetable.ipynb #8
 def find_pgdir(
@@ -252,6 +260,7 @@ def guest_new_pagetable(
     "LHCALL_NEW_PGTABLE: use the shadow of this table, an old or a new one. Kills if a new one has no stack. [H:430]"
     idx, blank = find_pgdir(lg, pgtable), False
     if idx == len(lg.pgdirs): idx, blank = new_pgdir(lg, pgtable)
+    if lg.tape: lg.tape.new_pagetable(idx, pgtable)
     lg.pgdidx = idx
     if blank: pin_stack_pages(lg)
 
@@ -276,6 +285,7 @@ def new_pgdir(
             alloc_pgdir(lg, lg.pgdirs[nxt])
             blank = True
         except OutOfMemory: nxt = lg.pgdidx
+    if lg.tape: lg.tape.new_pgdir(nxt, cr3, blank)
     lg.pgdirs[nxt].cr3 = cr3
     flush_user_mappings(lg, nxt)
     return nxt, blank
@@ -294,6 +304,7 @@ def guest_pagetable_flush_user(
     lg: Lguest, # the Guest
 ) -> None:
     "LHCALL_FLUSH_TLB with 0: drop the user half of the current table. [H:440]"
+    if lg.tape: lg.tape.flush(0)
     flush_user_mappings(lg, lg.pgdidx)
 
 # %% ../nbs/5_host/H440_flush.ipynb #22
@@ -307,6 +318,7 @@ def release_pgd(
     spgd = u32[pgdir.base + index]
     if spgd & PRESENT:
         u32[pgdir.base + index] = 0
+        if lg.tape: lg.tape.spgd(pgdir, index, spgd, 0)
         base = spgd >> 12 << 10
         for spte in u32[base:base + PTES_PER_PAGE].tolist():
             if spte & PRESENT: put_page(spte >> 12)
@@ -335,6 +347,7 @@ def guest_pagetable_clear_all(
     lg: Lguest, # the Guest
 ) -> None:
     "LHCALL_FLUSH_TLB with 1: release everything, then map the Guest's kernel stack again; kills if it can't be. [H:470]"
+    if lg.tape: lg.tape.flush(1)
     release_all_pagetables(lg)
     pin_stack_pages(lg)
 

@@ -25,7 +25,7 @@ from .lg import LguestData
 # %% ../nbs/7_mastery/20_time_travel.ipynb #8
 PLAIN = ('halted ts next_hcall esp1 ss1 stack_pages break_out changed last_pages pgdidx noirq_start noirq_end dma_is_pending pending_dma '
          'pending_key dead gdt_a gdt_b idt_a idt_b syscall_idt irqs_pending lguest_data_pa').split()
-FIXED = 'host mem mm guestid owner fixes pfn_limit page_offset memory_end regs_page regs'.split()   # the same all its life
+FIXED = 'host mem mm guestid owner fixes pfn_limit page_offset memory_end regs_page regs tape'.split()   # the same all its life
 OWN_WAY = 'lguest_data pgdirs dma stats'.split()
 
 def keep_guest(

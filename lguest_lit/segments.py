@@ -122,6 +122,7 @@ def load_guest_gdt(
     lg.gdt_a[:num], lg.gdt_b[:num] = words[::2], words[1::2]
     fixup_gdt_table(lg, 0, GDT_ENTRIES)
     lg.changed |= CHANGED_GDT
+    if lg.tape: lg.tape.gdt(0, GDT_ENTRIES)
 
 # %% ../nbs/5_host/H610_fixup_gdt.ipynb #41
 def guest_load_tls(
@@ -134,3 +135,4 @@ def guest_load_tls(
     lg.gdt_a[GDT_ENTRY_TLS_MIN:end], lg.gdt_b[GDT_ENTRY_TLS_MIN:end] = words[::2], words[1::2]
     fixup_gdt_table(lg, GDT_ENTRY_TLS_MIN, end)
     lg.changed |= CHANGED_GDT_TLS
+    if lg.tape: lg.tape.gdt(GDT_ENTRY_TLS_MIN, end)

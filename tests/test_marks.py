@@ -58,6 +58,21 @@ UNMARKED = {'lg': 'lgread lgread_u32 lgwrite lgwrite_u32 lguest_address_ok guest
 # pin_stack_pages belongs to H:260; it is called by the page tables, so it stands with them.
 ELSEWHERE = {'pin_stack_pages': 'H:260'}
 
+# What a mark shows: the pictures in its section, or at least in its notebook.
+PICTURES = {
+    'H:030': 'run_guest',
+    'H:100': 'hypercall_ring', 'H:110': 'hypercall_ring', 'H:120': 'hypercall_ring',
+    'H:200': 'interrupt_decision bit_fields',
+    'H:230': 'bit_fields', 'H:235': 'bit_fields',
+    'H:240': 'descriptor_tables',
+    'H:600': 'bit_fields', 'H:610': 'descriptor_tables',
+}
+
+
+# Which picture a mark's section shows, or, where the section has none of its own, its notebook.
+PICTURES = {'H:130': 'trap_microscope', 'H:210': 'trap_microscope', 'H:220': 'trap_microscope', 'H:240': 'trap_microscope', 'H:250': 'trap_microscope',
+            'H:260': 'trap_microscope', 'H:480': 'switcher'}
+
 
 def in_order() -> list[Path]:
     "The Host's notebooks as the sidebar has them."
@@ -165,3 +180,15 @@ def test_a_chapter_has_its_parts(path):
     code = '\n'.join(source for _, kind, source in cells if kind == 'code')
     for part in ('*Where we stand:*', '**Before you', '## What we learnt', '## Try it', 'title="Hint"', '*Next:*'): assert part in text, part
     assert 'code-summary: "Solution"' in code and 'answer' in code
+
+
+@pytest.mark.parametrize('mark, name', PICTURES.items())
+def test_a_mark_shows_its_picture(mark, name):
+    html = [''.join(out.get('data', {}).get('text/html', '')) for cell in json.loads(home(mark)[0].read_text())['cells'] for out in cell.get('outputs', [])]
+    assert any(f'data-picture="{name}"' in text for text in html), f'{home(mark)[0].name} shows no {name}'
+@pytest.mark.parametrize('mark', PICTURES)
+def test_a_mark_has_its_pictures(mark):
+    path, _ = home(mark)
+    shown = [''.join(output.get('data', {}).get('text/html', '')) for cell in json.loads(path.read_text())['cells'] for output in cell.get('outputs', ())]
+    seen = {name for html in shown for name in re.findall(r'data-picture="(\w+)"', html)}
+    assert set(PICTURES[mark].split()) <= seen, f'not under {mark}: {set(PICTURES[mark].split()) - seen}'

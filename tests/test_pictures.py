@@ -1,7 +1,7 @@
 "The pictures: on a page with no kernel and no network each is there, and moves as its data says."
 import pytest
 
-from lguest_lit.pictures.base import bit_fields, module
+from lguest_lit.pictures.base import bit_fields, module, rule
 
 
 def test_a_module_that_is_not_there_is_named():
@@ -9,7 +9,7 @@ def test_a_module_that_is_not_there_is_named():
 
 
 def test_bits_can_be_turned(show):
-    page = show(bit_fields([('low', [(0, 3)], {5: 'five'}), ('rest', [(4, 31)], None)], 4, keep=[(0xF, 0x100)]))
+    page = show(bit_fields([('low', [(0, 3)], {5: 'five'}), ('rest', [(4, 31)], None)], 4, rules=[rule(keep=[0xF], add=[0x100])]))
     rows = lambda: [row.inner_text().split('\t') for row in page.locator('tbody tr').all()]
     assert rows()[0] == ['low', '0–3', '0x4', '', '0x4', '']
     page.locator('[data-bit="0"]').click()

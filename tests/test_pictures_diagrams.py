@@ -1,19 +1,23 @@
 "Pictures of the loop, the ring, interrupts and tables: what each shows is what the machine did."
 import itertools
 import linecache
+import random
 import sys
 
 import pytest
 
 from lguest_lit.clock import VirtualClock
 from lguest_lit.host import Host
-from lguest_lit.interrupts_and_traps import maybe_do_interrupt
+from lguest_lit.i386.descriptors import segment_base, segment_limit
+from lguest_lit.interrupts_and_traps import idt_address, load_guest_idt_entry, maybe_do_interrupt, set_trap
 from lguest_lit.launcher import Launcher
-from lguest_lit.lg import Fixes
+from lguest_lit.lg import Fixes, GuestDead
 from lguest_lit.pictures.base import module
+from lguest_lit.pictures.descriptors import GATE_RULES, SEGMENT_RULES, gate_bits, gdt_rows, guest_words, idt_rows, segment_bits, table_picture
 from lguest_lit.pictures.hypercall_ring import RingLog, ring_picture
 from lguest_lit.pictures.interrupt_decision import circumstances, decision_picture
-from lguest_lit.pictures.run_guest import Turns, run_guest_picture
+from lguest_lit.pictures.run_guest import CALL, Listener, Turns, run_guest_picture
+from lguest_lit.segments import fixup_gdt_table
 from lguest_lit.workbench import Workbench
 
 
@@ -244,3 +248,112 @@ def test_the_reader_turns_the_circumstances(show):
     page.locator('[data-bit="pending-0"]').focus()
     page.keyboard.press('Space')
     assert page.locator('[data-bit="pending-0"]').get_attribute('aria-pressed') == 'false'
+
+
+# descriptors
+
+def looked_over(g, a: int, b: int) -> tuple:
+    "A segment descriptor after fixup_gdt_table."
+    g.lg.gdt_a[20], g.lg.gdt_b[20] = a, b
+    fixup_gdt_table(g.lg, 20, 21)
+    return g.lg.gdt_a[20], g.lg.gdt_b[20]
+
+
+@pytest.mark.parametrize('kind', ['gate', 'segment'])
+def test_the_rules_in_the_page_are_what_the_host_does(show, sleeper, kind):
+    dice = random.Random(11)
+    rules, check = (GATE_RULES, lambda *w: set_trap(sleeper.lg, *w)) if kind == 'gate' else (SEGMENT_RULES, lambda *w: looked_over(sleeper, *w))
+    words = [[dice.getrandbits(32), dice.getrandbits(32) & ~dice.choice((0, 0x200000, 0x6000)) | dice.choice((0, 0x8E00, 0x9000))] for _ in range(3000)]
+    page = show((gate_bits if kind == 'gate' else segment_bits)(*words[0]))
+    said = page.evaluate('''async ([text, words, rules]) => {
+        const { applied } = (await import(URL.createObjectURL(new Blob([text], { type: "text/javascript" })))).default;
+        return words.map((w) => { const a = applied(w, rules); return a.kills ? null : a.words; });
+    }''', [module('bit_fields'), words, rules])
+    kept = 0
+    for pair, answer in zip(words, said):
+        try: assert answer == list(check(*pair)), [hex(word) for word in pair]
+        except GuestDead: assert answer is None, [hex(word) for word in pair]
+        kept += answer is not None
+    assert 300 < kept < 2700
+
+
+def test_a_descriptor_is_put_into_words(show):
+    page, dice = show(segment_bits(0, 0)), random.Random(3)
+    for _ in range(20):
+        a, b = dice.getrandbits(32), dice.getrandbits(32) & ~0x200000 | 0x9000
+        for label, word in ('a', a), ('b', b):
+            page.get_by_label(label, exact=True).fill(f'{word:x}')
+            page.get_by_label(label, exact=True).press('Enter')
+        mine, host = page.locator('.sentence div').all_inner_texts()
+        base = segment_base(a, b)
+        assert f'{base:#010x} to {base + segment_limit(a, b) & 0xFFFFFFFF:#010x}' in mine
+        assert mine.startswith('code' if b & 0x800 else 'data') and f'ring {b >> 13 & 3}' in mine
+        assert f'ring {b >> 13 & 3 or 1}' in host and 'not accessed' not in host
+
+
+def test_a_bad_gate_has_the_last_words_of_the_host(show):
+    page = show(gate_bits(0x00611234, 0xC0108500, examples={'task': (0x00611234, 0xC0108500), 'trap': (0x00611234, 0xC0108F00)}))
+    assert page.locator('.sentence .new').inner_text() == 'The Guest is killed: bad IDT type 5'
+    page.get_by_label('an example').select_option('trap')
+    assert page.locator('.sentence .new').count() == 0 and '0x61:0xc0101234' in page.locator('.sentence').inner_text()
+    page.locator('[data-bit="47"]').click()                              # not present
+    assert page.locator('.sentence div').all_inner_texts()[0] == 'no handler' and page.get_by_label('an example').input_value() == ''
+
+
+@pytest.fixture(scope='module')
+def gates() -> tuple:
+    "A Guest with a few gates, and what it handed in."
+    pytest.importorskip('ziglang')
+    g = Workbench('gate 3, handler, 0xF, 3\n gate 14, handler, 0xE\n gate 8, handler, 0xF\n gate 0x80, handler, 0xF, 3\n hcall LHCALL_FLUSH_ASYNC\n handler: nop')
+    wrote = [[0, 0] for _ in range(256)]
+    def note(frame, _): wrote[frame.f_locals['num']] = [frame.f_locals['lo'], frame.f_locals['hi']]
+    with Listener({(load_guest_idt_entry, CALL): note}):
+        while g.regs.eip != g.at('handler'): g.turn()
+    return g, wrote
+
+
+def test_three_idts_differ_where_they_should(gates):
+    g, wrote = gates
+    rows = idt_rows(g.lg, wrote)
+    assert [n for n, mine, *_ in rows if mine != [0, 0]] == [3, 8, 14, 0x80]
+    assert [n for n, _, kept, *_ in rows if kept != [0, 0]] == [3, 14, 0x80]
+    assert [n for n, *_, way in rows if way == 'directly'] == [3, 0x80]
+    assert {idt_address(*used) for n, _, _, used, way in rows if way == 'directly'} == {g.at('handler')}
+
+
+def test_the_tables_are_shown_and_decoded(show, gates):
+    g, wrote = gates
+    rows = idt_rows(g.lg, wrote)
+    page = show(table_picture(rows, 'idt', 'gates', at=3))
+    shown = {row.get_attribute('data-entry'): row.inner_text() for row in page.locator('tr[data-entry]').all()}
+    assert sum('directly' in text for text in shown.values()) == 2 and len(shown) < 30   # alike are one row
+    for at in (3, 8, 14, 128):
+        page.locator(f'[data-entry="{at}"] button').click()
+        assert page.locator('.detail code').all_inner_texts() == [f'{a:#010x} {b:#010x}' for a, b in rows[at][1:4]]
+        changed = page.locator('.detail code').evaluate_all('nodes => nodes.map(n => n.classList.contains("new"))')
+        assert changed == [False, rows[at][1] != rows[at][2], rows[at][2] != rows[at][3]]
+
+
+def test_a_gdt_three_times(show, gates):
+    g, _ = gates
+    rows = gdt_rows(g.lg, guest_words(g.lg, g.pa('gdt'), 32))
+    page = show(table_picture(rows, 'gdt', 'segments'))
+    marked = page.locator('tr[data-entry]:has(td.new)').evaluate_all('nodes => nodes.map(n => +n.dataset.entry)')
+    assert marked == [10, 11, 12, 13, 16]
+    page.locator('[data-entry="16"]').click()
+    text = page.locator('.detail').inner_text()
+    base = segment_base(*rows[16][3])
+    assert f'system: a task state, ring 0, {base:#010x} to {base + 103:#010x}' in text.replace(', in use', '') and "the Host's own" in text
+
+
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_they_fit_a_phone(show, life, ring, gates, scheme):
+    g, wrote = gates
+    pictures = [run_guest_picture(life), ring_picture(ring), decision_picture({'now': circumstances(g.lg)}), gate_bits(*wrote[3]), segment_bits(0xFFFF, 0xCF9A00),
+                table_picture(idt_rows(g.lg, wrote), 'idt', 'gates'), table_picture(gdt_rows(g.lg, wrote[:32]), 'gdt', 'segments')]
+    for picture in pictures:
+        page = show(picture, width=360, scheme=scheme)
+        assert page.evaluate('document.documentElement.scrollWidth') <= 360, picture
+        wide = page.evaluate("""() => [...document.querySelector('.lguest-picture').shadowRoot.querySelectorAll('.picture *:not(.scroll *):not(option):not(svg *)')]
+            .filter((e) => e.getBoundingClientRect().right > 361).map((e) => e.outerHTML.slice(0, 80))""")
+        assert not wide, (picture, wide)

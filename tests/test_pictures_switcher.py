@@ -1,10 +1,16 @@
 "The trap microscope and the Switcher's picture: what they show is what the recorded run says, at each step, on a page by itself."
+import re
+
 import pytest
 
+from lguest_lit.film import Labels
 from lguest_lit.i386.cpu import flat_machine
 from lguest_lit.interrupts_and_traps import has_err
+from lguest_lit.lg import LguestRoState
+from lguest_lit.pictures.switcher import PARTS, film_switch, switcher_data, switcher_picture, switcher_turns
 from lguest_lit.pictures.trap_microscope import chains, error_rows, microscope, microscope_bare, pushed, trap_microscope, Witness
-from lguest_lit.workbench import Workbench
+from lguest_lit.rewind import TimeMachine
+from lguest_lit.workbench import Workbench, assemble
 
 CALL = '''
         gate  5, service, {kind}, 3
@@ -112,6 +118,109 @@ def test_a_grid_leads_to_what_was_caught(show, pair):
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 def test_microscopes_fit_a_phone(show, pair, scheme):
     page = show(trap_microscope(*pair, beside=True, costs=[('world switches', '1', '0')]), width=360, scheme=scheme)
+    for key in 'Home', 'End':
+        page.get_by_role('slider').press(key)
+        assert page.evaluate('document.documentElement.scrollWidth') <= 360
+
+
+# --- the Switcher
+
+@pytest.fixture(scope='module')
+def life():
+    "A Guest with all four worlds in its eighth stay."
+    image = assemble(CALL.format(kind='0xF').replace('int   $0x1f', 'ud2'))
+    with TimeMachine(image, mem='4M') as machine: yield machine, Labels(image)
+
+
+@pytest.fixture(scope='module')
+def stay(life): return next(film for n in range(20) for film in [film_switch(life[0], n, life[1])] if {f['world'] for f in film['frames']} == {0, 1, 2, 3})
+
+
+def test_the_words_at_the_end_are_those_in_memory(life, stay):
+    machine, data = life[0], switcher_data(stay, PARTS)
+    words = {place: list(start['words']) for place, start in data['start'].items()}
+    for frame in data['frames']:
+        for place, at, value in frame['writes']:
+            if place in words: words[place][(at - data['start'][place]['offset']) // 4] = value
+    machine.to_switch(stay['switch'])
+    seen = {}
+    def halted(*args, **kw):                                   # the moment at which the film ends, before the Host goes on
+        why = type(machine.host.cpu).run(machine.host.cpu, *args, **kw)
+        if why == 'halted' and not seen: seen.update(regs=[getattr(machine.lg.regs, name) for name in data['regs']], state=bytes(machine.host.states[0]))
+        return why
+    machine.host.cpu.run = halted
+    try: machine.go(stay['switch'] + 1)
+    finally: del machine.host.cpu.run
+    assert words['register page'] == seen['regs']
+    assert b''.join(word.to_bytes(4, 'little') for word in words['state page'])[:len(seen['state'])] == seen['state']
+    assert words['scratch page'] == [0] * 18
+
+
+def test_a_film_leaves_the_machine_where_it_was(life):
+    machine = life[0]
+    machine.goto(3)
+    before = machine.hash()
+    film_switch(machine, 2, life[1])
+    assert machine.hash() == before
+    with pytest.raises(ValueError, match='no stay after switch 100000'): film_switch(machine, 100000, life[1])
+
+
+def rows_of(page, name): return [[cell.inner_text() for cell in row.locator('td').all()] for row in page.get_by_role('table', name=name, exact=True).locator('tbody tr').all()]
+
+
+def test_the_switcher_shows_each_frame(show, stay):
+    picture = switcher_picture(stay)
+    page, frames, code = show(picture), picture.data['frames'], picture.data['code']
+    regs, stack = {}, {}
+    page.get_by_role('button', name='step forward').focus()
+    for n, frame in enumerate(frames):
+        regs |= frame['regs']
+        for place, at, value in frame['writes']:
+            if place == "Host's stack": stack[at] = value
+        line = page.locator('[data-line][aria-current]')
+        if frame.get('insn') is None: assert line.count() == 0
+        else: assert line.locator('td').all_inner_texts()[1:] == [f'{code[frame["insn"]][0]:08x}', *code[frame['insn']][1:3]]
+        if n % 9 == 4:
+            assert [row[2] for row in rows_of(page, "the Host's stack")] == [hex(stack[at]) if at in stack else '·' for at, _ in picture.data['stack']]
+            shown = dict(text.replace(' ●', '').split() for text in page.get_by_role('listitem').all_inner_texts())
+            assert shown == {name: hex(regs[name]) for name in picture.data['registers']}
+            now = ['◀ now' in cell for row in rows_of(page, 'what belongs to which world') for cell in row]
+            assert now == [regs[name] == side for name in ('cr3', 'gdtr', 'idtr', 'tss') for side in picture.data['sides'][name]]
+        if n + 1 < len(frames): page.keyboard.press('ArrowRight')
+
+
+def test_the_lit_column_follows_cr3(show, stay):
+    picture = switcher_picture(stay, ('register page',))
+    page = show(picture)
+    heads = lambda: page.get_by_role('table', name='the register page').locator('th').all_inner_texts()[2:]
+    load = next(n for n, frame in enumerate(picture.data['frames']) if frame['regs'].get('cr3') == picture.data['sides']['cr3'][1])
+    page.get_by_role('slider').fill(str(load - 1))
+    assert ['seen' in text for text in heads()] == [True, False]
+    page.get_by_role('button', name='step forward').click()
+    assert ['seen' in text for text in heads()] == [False, True]
+    page.get_by_role('slider').press('End')
+    assert ['seen' in text for text in heads()] == [True, False]
+    shown = [int(row[3], 16) for row in rows_of(page, 'the register page')][::-1]
+    assert dict(zip(picture.data['regs'], shown))['trapnum'] == 6
+
+
+def test_a_square_of_the_state_page_can_be_read(show, life):
+    stays = [film_switch(life[0], n, life[1]) for n in range(3)]
+    page = show(switcher_turns(stays))
+    filled = lambda: int(re.search(r'(\d+) of 612 words', page.locator('.map').get_attribute('aria-label'))[1])
+    before = filled()
+    page.get_by_role('slider').press('End')
+    assert filled() > before
+    page.locator('[data-word="0"]').click()
+    assert page.get_by_text('host_cr3 = ').inner_text() == f'0xffc02000: host_cr3 = {life[0].host.pgdir << 12:#x}'
+    page.locator(f'[data-word="{LguestRoState.guest_idt.offset // 4 + 2 * 6}"]').click()
+    gate = life[0].host.states[0].guest_idt[6]
+    assert page.get_by_text('guest_idt[6].a = ').inner_text().endswith(hex(gate.a))
+
+
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_the_switcher_fits_a_phone(show, stay, scheme):
+    page = show(switcher_picture(stay), width=360, scheme=scheme)
     for key in 'Home', 'End':
         page.get_by_role('slider').press(key)
         assert page.evaluate('document.documentElement.scrollWidth') <= 360

@@ -8,11 +8,11 @@ __all__ = ['PRESENT', 'RW', 'USER', 'PWT', 'PCD', 'ACCESSED', 'DIRTY', 'PSE', 'G
 # %% ../../nbs/1_preparation/20_paging.ipynb #2
 from .memory import PhysicalMemory
 
-# %% ../../nbs/1_preparation/20_paging.ipynb #3
+# %% ../../nbs/1_preparation/20_paging.ipynb #4
 PRESENT, RW, USER, PWT, PCD = 0x01, 0x02, 0x04, 0x08, 0x10
 ACCESSED, DIRTY, PSE, GLOBAL = 0x20, 0x40, 0x80, 0x100
 
-# %% ../../nbs/1_preparation/20_paging.ipynb #5
+# %% ../../nbs/1_preparation/20_paging.ipynb #6
 class PageFault(Exception):
     "Vector 14: what the walk could not do. `.vaddr` goes to CR2, `.errcode` to the stack."
     def __init__(self, vaddr, errcode): self.vaddr, self.errcode = vaddr, errcode

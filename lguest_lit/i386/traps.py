@@ -46,6 +46,7 @@ class Delivery:
         self.engine, self.u32, self.u8 = engine, memory.u32, memory.u8
         self.tally = [[0] * 256 for _ in range(4)]   # deliveries by ring of the handler and vector
         self._paths = {}                             # see _shortcut
+        self.heard = None                            # called for each handler that was entered outside ring 0: vector, error, from ring, ESP, frame
 
     def translate(self, vaddr, write=False, user=False, mark=True):
         "Physical address of `vaddr` now. Raises PageFault."
@@ -115,6 +116,7 @@ class Delivery:
         st[f.ESP], st[f.EIP] = top, offset
         st[f.EFLAGS] &= clears
         self.tally[dpl][vector] += 1
+        if dpl and self.heard: self.heard(vector, error, hflags & 3, top, bytes(self.u8[pa:pa + 4 * n]))
         return True
 
     def _learn(self, vector, lo, hi, cpl, soft):
@@ -234,6 +236,7 @@ class Delivery:
         flags = state[f.EFLAGS] & _LOST
         state[f.EFLAGS] = flags & ~EF_IF if kind == 0xE else flags
         self.tally[dpl][vector] += 1
+        if dpl and self.heard: self.heard(vector, error, cpl, top, b''.join(word.to_bytes(4, 'little') for word in frame_words))
         if page is not None and dpl < cpl: self._learn(vector, lo, hi, cpl, soft)
 
     def _push_wrapped(self, base, esp, mask, words, user):

@@ -114,3 +114,21 @@ function console_panel(title = "The Guest's console") {
   };
   return box;
 }
+
+// A segment descriptor's two words in a sentence.
+function say_segment(a, b) {
+  if (!(b & 0x8000)) return "not present";
+  const ring = (b >>> 13) & 3, type = (b >>> 8) & 15;
+  const base = ((a >>> 16) | ((b & 0xff) << 16) | (b & 0xff000000)) >>> 0, raw = (a & 0xffff) | (b & 0xf0000);
+  const limit = b & 0x800000 ? raw * 4096 + 4095 : raw, where = `${hex(base)} to ${hex(base + limit)}`;
+  if (!(b & 0x1000)) return `system: ${{ 2: "an LDT", 5: "a task gate", 9: "a task state", 11: "a task state, in use", 12: "a call gate" }[type] || `type ${type}`}, ring ${ring}, ${where}`;
+  const kind = type & 8 ? `code${type & 4 ? ", conforming" : ""}${type & 2 ? "" : ", not readable"}` : `data${type & 4 ? ", grows downwards" : ""}${type & 2 ? "" : ", read-only"}`;
+  return `${kind}, ring ${ring}, ${where}${b & 0x400000 ? "" : ", 16-bit"}${type & 1 ? "" : ", not accessed yet"}`;
+}
+
+// And a gate's.
+function say_gate(a, b) {
+  if (!(b & 0x8000)) return "no handler";
+  const kind = { 5: "task gate", 6: "16-bit interrupt gate", 7: "16-bit trap gate", 14: "interrupt gate", 15: "trap gate" }[(b >>> 8) & 15] || "no gate";
+  return `${kind} to ${hex(a >>> 16, 1)}:${hex(((a & 0xffff) | (b & 0xffff0000)) >>> 0)}, int from ring ${(b >>> 13) & 3 ? `${(b >>> 13) & 3} and inwards` : "0 only"}`;
+}

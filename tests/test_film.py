@@ -1,0 +1,118 @@
+"Films: what they show is what the machine was, at every instruction and at every switch."
+import json
+import random
+import zlib
+
+import numpy as np
+import pytest
+
+from lguest_lit.film import SEEN, Labels, film_life, film_stay, listing, registers_at
+from lguest_lit.pictures.timeline import reel
+from lguest_lit.rewind import TimeMachine
+from lguest_lit.trace import WHAT, record
+from lguest_lit.workbench import assemble
+
+ACCESSED_DIRTY, RF = 0x60, 0x10000
+
+
+@pytest.fixture(scope='module')
+def machine():
+    with TimeMachine('first', args='ticks=40 quiet hz=1000', mem='4M', every=50) as machine:
+        machine.run_to(1 << 30)
+        machine.end = machine.switch
+        yield machine
+
+
+@pytest.fixture(scope='module')
+def film(machine): return film_life(machine, stays=[100])
+
+
+def words(machine): return np.frombuffer(machine.host.mem.u8, np.uint32)
+
+
+def test_a_stay_shows_the_registers_of_every_instruction(machine):
+    dice = random.Random(2)
+    for switch in dice.sample(range(machine.end - 1), 4):
+        stay = film_stay(machine, switch)
+        for n in dice.sample(range(1, len(stay['frames']) - 1), 8):
+            machine.goto(switch, n)
+            filmed, real = registers_at(stay, n), machine.registers()
+            assert {k: real[k] & ~(RF if k == 'eflags' else 0) for k in SEEN if k in real} == {k: filmed[k] for k in SEEN if k in real}
+
+
+def test_a_stay_has_every_word_that_was_written(machine):
+    "Brute force: whatever is different in physical memory after a stay is in the film, but for the marks in page tables."
+    for switch in random.Random(4).sample(range(machine.end - 1), 5):
+        stay = film_stay(machine, switch)
+        machine.goto(switch, 1)                                             # the Host has done its part, and the first instruction is over
+        before = words(machine).copy()
+        for *_, pa, was, _ in stay['frames'][1]['writes']: before[pa >> 2] = was
+        machine.goto(switch, len(stay['frames']) - 2)                       # before the Host's `hlt`
+        after, now = words(machine), {}
+        for frame in stay['frames']:
+            for _, _, linear, pa, was, new in frame.get('writes', ()):
+                assert was == now.get(pa, before[pa >> 2]) and (linear is None or linear & 0xFFF == pa & 0xFFF)
+                now[pa] = new
+        assert all(after[pa >> 2] == new for pa, new in now.items())
+        missing = [at for at in np.flatnonzero(after != before).tolist() if at << 2 not in now]
+        assert all((after[at] ^ before[at]) & ~ACCESSED_DIRTY == 0 for at in missing)
+
+
+def test_a_stay_leaves_the_machine_where_it_was(machine):
+    machine.goto(120, 5)
+    before = machine.hash()
+    film_stay(machine, 60)
+    assert machine.hash() == before
+    with pytest.raises(ValueError, match='no stay after switch'): film_stay(machine, machine.end + 5)
+
+
+def test_a_trap_in_a_stay_has_its_gate_and_its_frame():
+    image = assemble('movw $0x1234, %ax\nmovw %ax, %ds\nnop')
+    with TimeMachine(image, mem='4M') as machine:
+        machine.run_to(1 << 30)
+        traps = [(frame, trap) for switch in range(machine.switch) for frame in film_stay(machine, switch, Labels(image))['frames'] for trap in frame.get('traps', ())]
+    frame, trap = next((f, t) for f, t in traps if t['vector'] == 13)
+    assert (trap['error'], trap['ring'], trap['to']) == (0x1234, 1, 0) and trap['gate'][1] & 0x8000
+    pushed = {name: new for place, name, *_, new in frame['writes'] if place == 'register page'}
+    assert (pushed['errcode'], pushed['eip']) == (0x1234, trap['eip'])
+
+
+def test_a_film_has_what_the_guest_itself_has_written(machine, film):
+    "At some switches, on the way in: each word that the film knows is in the machine's memory as the film says; and the other way round."
+    machine.goto(0)
+    first = np.frombuffer(machine.lg.mm.ram, np.uint32).copy()
+    recording = film.recording
+    for switch in random.Random(6).sample(range(1, machine.end - 1), 6):
+        enter = next(n for n in recording.at(switch) if recording.kind(n) == 'enter')
+        played = first.copy()
+        changes = recording.changes[:recording.span(enter).stop]
+        changes = changes[changes['what'] == WHAT['memory']]
+        for where, new in zip(changes['where'].tolist(), changes['new'].tolist()):
+            played.view(np.uint8)[where:where + 4] = np.frombuffer(new.to_bytes(4, 'little'), np.uint8)
+        machine.goto(switch)
+        assert (played == np.frombuffer(machine.lg.mm.ram, np.uint32)).all()
+
+
+def test_a_film_tells_the_same_events_as_a_recording(film):
+    other = record('first', args='ticks=40 quiet hz=1000', mem='4M')
+    assert film.recording.events[['kind', 'code', 'a', 'b', 'c', 'd', 'switch']].tolist() == other.events[['kind', 'code', 'a', 'b', 'c', 'd', 'switch']].tolist()
+
+
+def test_every_place_of_the_guest_has_code_around_it(film):
+    recording = film.recording
+    eips = {int(recording.events['c'][n]) for n in recording.of_kind('leave')}
+    assert eips <= set(film.book.around)
+    for eip, seen in film.book.around.items():
+        for _, _, lines in seen: assert eip in [film.book.lines[line][0] for line in lines]
+
+
+def test_a_boot_fits_into_two_hundred_kilobytes():
+    with TimeMachine('first', args='ticks=200', mem='4M') as machine: film = film_life(machine, stays=[100])
+    switches, size = int(film.recording.events['switch'][-1]), len(zlib.compress(json.dumps(reel(film)).encode(), 9))
+    print(f'{switches} switches, {len(film.recording):,} events, {len(film.recording.changes):,} changes: {size:,} bytes, deflated')
+    assert switches > 900 and size < 200_000
+
+
+def test_listing_shows_nothing_that_does_not_come_out_right():
+    code = bytes.fromhex('ff' * 8 + '90c3')                             # what stands before cannot be read as instructions
+    assert [line[0] for line in listing(code, 0, 8)] == [8, 9]
