@@ -91,11 +91,7 @@ def test_notebook_is_stored_with_what_it_shows(path):
 
 # A module may use those of its own row and of the rows above it; the arrows in CONTRIBUTING.md.
 ROWS = [{'i386'}, {'lg', 'clock', 'build', 'kernel'}, {'hypercalls', 'emulate_insn', 'interrupts_and_traps', 'page_tables', 'segments', 'io'},
-<<<<<<< HEAD
-        {'switcher', 'core', 'host'}, {'lguest_user'}, {'launcher'}, {'cli', 'workbench', 'rewind', 'film', 'trace'}]
-=======
-        {'switcher', 'core', 'host'}, {'lguest_user'}, {'launcher'}, {'cli', 'workbench', 'rewind', 'film'}, {'reference', 'docfilter'}, {'site'}]
->>>>>>> wt-site
+        {'switcher', 'core', 'host'}, {'lguest_user'}, {'launcher'}, {'cli', 'workbench', 'rewind', 'film', 'trace'}, {'reference', 'docfilter'}, {'site'}]
 ROW = {name: n for n, row in enumerate(ROWS) for name in row}
 
 
