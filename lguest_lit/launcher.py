@@ -239,7 +239,8 @@ class Launcher:
         self.stop_code, self.stop_reason, self.seconds = None, None, 0.0
         self.file = self.mm = self.host = None
         self.name = 'image' if isinstance(image, bytes) else str(image)
-        kernel = load_elf(image if isinstance(image, bytes) else read_file(image, 'image'), self.name, self.mem)
+        self.image = image if isinstance(image, bytes) else read_file(image, 'image')
+        kernel = load_elf(self.image, self.name, self.mem)
         disk = read_file(initrd, 'initrd') if initrd is not None else b''
         if initrd is not None and not disk: raise LauncherError(f'initrd {initrd} is empty')
         self.own_host = host is None

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['TRACKS', 'HOST', 'SWITCHER', 'KERNEL', 'USER', 'Kind', 'KINDS', 'SOURCES', 'WHATS', 'EVENT', 'CHANGE', 'REGISTERS',
-           'NUMBER', 'WHAT', 'VECTORS', 'WHAT_NAMES', 'Tape', 'DoorTape', 'HostTape', 'listen', 'Recorder', 'rows',
-           'register_changes', 'frame_changes', 'arrays', 'TraceError', 'need', 'code_name', 'Recording', 'place',
-           'details', 'frame', 'facts', 'develop', 'image_facts', 'record', 'registers_at', 'shadow_at', 'put',
-           'thrown_away']
+           'NUMBER', 'WHAT', 'VECTORS', 'WHAT_NAMES', 'FORMAT', 'VERSION', 'TROUBLES', 'Tape', 'DoorTape', 'HostTape',
+           'listen', 'Recorder', 'rows', 'register_changes', 'frame_changes', 'arrays', 'TraceError', 'need',
+           'code_name', 'Recording', 'place', 'details', 'frame', 'image_facts', 'facts', 'develop', 'record',
+           'registers_at', 'shadow_at', 'put', 'thrown_away', 'columns', 'to_bytes', 'write_file', 'check_header',
+           'read_array', 'read_table', 'check_numbers', 'load', 'spread', 'pieces', 'instant', 'names', 'chrome_trace']
 
 # %% ../nbs/7_mastery/10_recording.ipynb #3
-import hashlib, importlib, json
+import hashlib, importlib, io, json, os, zipfile, zlib
 from collections import namedtuple
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +20,8 @@ from struct import Struct
 import numpy as np
 
 from .build import symbols
-from .launcher import read_file
 from .i386.paging import PRESENT
+from .launcher import Launcher
 from .lg import HCALL_NAMES, LGUEST_TRAP_ENTRY, REGS_OFFSET, SWITCHER_ADDR, SYSCALL_VECTOR, Lguest, LguestData, LguestRegs
 from .rewind import TimeMachine
 
@@ -385,6 +386,7 @@ def arrays(
     owner = np.repeat(np.arange(len(events)), np.diff(first, append=len(noted)))
     parts = (owner, noted), register_changes(bytes(tape.pages), tape.owners), frame_changes(events, bytes(tape.frames), tape.depths)
     owner, changes = (np.concatenate(part) for part in zip(*parts))
+    events['time'] = np.maximum.accumulate(events['time'])          # a real clock may be set back; an axis may not
     order = np.argsort(owner, kind='stable')
     events['first'] = np.searchsorted(owner[order], np.arange(len(events)))
     return events, changes[order]
@@ -462,10 +464,21 @@ class Recording:
         "A pandas DataFrame, one row an event. TraceError without pandas."
         return frame(self)
 
+    def save(self, path: str | Path):
+        "Write it to a file, all of it or nothing. TraceError if that can't be done."
+        write_file(path, to_bytes(self))
+
+    @classmethod
+    def load(cls, path: str | Path):
+        "A recording from a file. TraceError names the file, and what is wrong with it."
+        return load(path)
+
     def hash(self) -> str:
         "A fingerprint of the whole content; two runs are the same if theirs are."
         digest = hashlib.sha256(json.dumps(self.meta, sort_keys=True).encode())
-        for part in self.events.tobytes(), self.changes.tobytes(), self.data: digest.update(len(part).to_bytes(8, 'little') + part)
+        for part in self.events.tobytes(), self.changes.tobytes(), self.data:
+            digest.update(len(part).to_bytes(8, 'little'))
+            digest.update(part)
         return digest.hexdigest()
 
 # %% ../nbs/7_mastery/10_recording.ipynb #34
@@ -505,28 +518,29 @@ def frame(
         details=[details(recording, n) for n in range(len(events))]))
 
 # %% ../nbs/7_mastery/10_recording.ipynb #39
-def facts(
-    tape: Recorder,
-    **more, # what the tape cannot know: image, args, seed ...
-) -> dict:
-    "What is worth knowing about a recorded Guest."
-    lg = tape.lg
-    return dict(abi='lguest, June 2007', guestid=lg.guestid, mem=len(lg.mm.ram), pfn_limit=lg.pfn_limit, page_offset=lg.page_offset,
-                fixes=vars(lg.fixes), lguest_data=lg.lguest_data_pa, noirq=[lg.noirq_start, lg.noirq_end], dead=lg.dead, **more)
-
-def develop(
-    tape: Recorder,
-    **more, # see `facts`
-) -> Recording:
-    "Make a recording of what is on a tape."
-    return Recording(*arrays(tape), bytes(tape.data), facts(tape, **more))
-
 def image_facts(
-    image: str | Path | bytes, # as for Launcher
+    launcher: Launcher,
 ) -> dict:
     "Name, fingerprint and symbols of a Guest's image."
-    data = image if isinstance(image, bytes) else read_file(image, 'image')
-    return dict(image='image' if isinstance(image, bytes) else Path(image).name, sha256=hashlib.sha256(data).hexdigest(), symbols=symbols(data))
+    try: names = symbols(launcher.image)
+    except Exception: names = {}                            # the Guest runs without them; whatever is wrong with them, so do we
+    return dict(image=Path(launcher.name).name, sha256=hashlib.sha256(launcher.image).hexdigest(), symbols=names)
+
+def facts(
+    lg: Lguest, # the Guest
+) -> dict:
+    "What the Host knows of it that does not change, and what became of it."
+    return dict(abi='lguest, June 2007', guestid=lg.guestid, memory=len(lg.mm.ram), pfn_limit=lg.pfn_limit, page_offset=lg.page_offset,
+                fixes=vars(lg.fixes), lguest_data=lg.lguest_data_pa, noirq=[lg.noirq_start, lg.noirq_end], dead=lg.dead)
+
+def develop(
+    tape: Recorder,            # taken out
+    launcher: Launcher = None, # whose Guest it was
+    **more,                    # what neither can know: args, seed, clock
+) -> Recording:
+    "Make a recording of what is on a tape."
+    known = facts(tape.lg) | (image_facts(launcher) if launcher else {})
+    return Recording(*arrays(tape), bytes(tape.data), known | more)
 
 def record(
     image: str | Path | bytes = 'first', # as for Launcher
@@ -539,7 +553,7 @@ def record(
     "Run a Guest from its first instruction, in virtual time, and record it. A switch here is the TimeMachine's with the same arguments."
     with TimeMachine(image, args, mem, seed, every=1 << 32, **kwargs) as machine:
         with Recorder(machine.lg) as tape: machine.run_to(until)
-        return develop(tape, args=args, seed=seed, clock='virtual', **image_facts(image))
+        return develop(tape, machine.launcher, args=args, seed=seed, clock='virtual')
 
 # %% ../nbs/7_mastery/10_recording.ipynb #44
 def registers_at(
@@ -594,3 +608,181 @@ def thrown_away(
             alive.discard(death[1])
             deaths.append(death)
     return [event for event, mine in deaths if slot in (None, mine)]
+
+# %% ../nbs/7_mastery/10_recording.ipynb #54
+FORMAT, VERSION = 'lguest_lit recording', 1
+
+def columns(
+    recording: Recording,
+) -> dict: # name in the archive: array
+    "The arrays as they are stored."
+    tables = dict(events=recording.events, changes=recording.changes)
+    stored = {f'{name}/{field}.npy': table[field] for name, table in tables.items() for field in table.dtype.names}
+    return stored | {'data.npy': np.frombuffer(recording.data, 'u1')}
+
+def to_bytes(
+    recording: Recording,
+) -> bytes:
+    "The file."
+    header, out = dict(format=FORMAT, version=VERSION, kinds=list(KINDS), tracks=TRACKS, whats=list(WHATS), meta=recording.meta), io.BytesIO()
+    with zipfile.ZipFile(out, 'w') as archive:
+        def add(name, data): archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+        add('header.json', json.dumps(header, indent=1, sort_keys=True))
+        for name, array in columns(recording).items():
+            member = io.BytesIO()
+            np.save(member, array, allow_pickle=False)
+            add(name, member.getvalue())
+    return out.getvalue()
+
+# %% ../nbs/7_mastery/10_recording.ipynb #57
+def write_file(
+    path: str | Path,
+    data: bytes,
+):
+    "Put `data` into a file, all of it or nothing: what was there stays until then. TraceError if that can't be done."
+    plain = os.path.isfile(path) or not os.path.lexists(path)
+    part = f'{path}.part' if plain else path
+    try:
+        with open(part, 'wb') as file: file.write(data)
+        if plain: os.replace(part, path)
+    except BaseException as e:
+        if plain: Path(part).unlink(missing_ok=True)
+        if isinstance(e, (OSError, ValueError)): raise TraceError(f'cannot write {path}: {getattr(e, "strerror", None) or e}') from None
+        raise
+
+# %% ../nbs/7_mastery/10_recording.ipynb #60
+def check_header(
+    header: dict,
+) -> dict: # its `meta`
+    "ValueError unless this is a recording of our version."
+    if not isinstance(header, dict) or header.get('format') != FORMAT: raise ValueError('not a recording')
+    if header.get('version') != VERSION: raise ValueError(f"a recording of version {header.get('version')}, and we read version {VERSION}")
+    for name, ours in ('kinds', KINDS), ('tracks', TRACKS), ('whats', WHATS):
+        if header.get(name) != list(ours): raise ValueError(f'its {name} are not those of version {VERSION}')
+    if not isinstance(header.get('meta'), dict): raise ValueError('it says nothing about the run')
+    return header['meta']
+
+# %% ../nbs/7_mastery/10_recording.ipynb #62
+def read_array(
+    archive: zipfile.ZipFile,
+    name: str,       # of the member
+    dtype: np.dtype, # what it must be
+) -> np.ndarray:
+    "An array of one dimension and one type, or ValueError."
+    with archive.open(name) as file: array = np.lib.format.read_array(file, allow_pickle=False)
+    if array.dtype != dtype or array.ndim != 1: raise ValueError(f'{name} is not a column of {dtype}')
+    return array
+
+def read_table(
+    archive: zipfile.ZipFile,
+    name: str,       # 'events', 'changes'
+    dtype: np.dtype, # its columns
+) -> np.ndarray:
+    "Columns put together. ValueError if they have other types, or are not of one length."
+    found = {field: read_array(archive, f'{name}/{field}.npy', dtype[field]) for field in dtype.names}
+    if len({len(column) for column in found.values()}) > 1: raise ValueError(f'the columns of its {name} are not of one length')
+    table = np.empty(len(found[dtype.names[0]]), dtype)
+    for field, column in found.items(): table[field] = column
+    return table
+
+def check_numbers(
+    recording: Recording,
+):
+    "ValueError if a number in it would lead astray."
+    events, changes = recording.events, recording.changes
+    for column, end in (events['kind'], len(KINDS)), (events['track'], len(TRACKS)), (changes['what'], len(WHATS)):
+        if (column >= end).any(): raise ValueError('it has a kind, track or what that does not exist')
+    first, said = events['first'].astype(np.int64), events[recording.of_kind('console', 'typed', 'kill')]
+    if not len(events) or first[0] or (np.diff(first, append=len(changes)) < 0).any(): raise ValueError('it has changes that belong to no event')
+    if any((column[1:] < column[:-1]).any() for column in (events['time'], events['switch'])): raise ValueError('time runs backwards in it')
+    if (said['a'].astype(np.int64) + said['b'] > len(recording.data)).any(): raise ValueError('it has events about text that is not there')
+    if (changes['where'][changes['what'] == _REGISTER] >= len(REGISTERS)).any(): raise ValueError('it has a register that does not exist')
+
+# %% ../nbs/7_mastery/10_recording.ipynb #64
+TROUBLES = (zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError, EOFError, NotImplementedError, RuntimeError, MemoryError)
+
+def load(
+    path: str | Path,
+) -> Recording:
+    "Read a recording. TraceError names the file, and what is wrong with it."
+    try:
+        with zipfile.ZipFile(path) as archive:
+            meta = check_header(json.loads(archive.read('header.json')))
+            found = Recording(read_table(archive, 'events', EVENT), read_table(archive, 'changes', CHANGE),
+                              read_array(archive, 'data.npy', np.dtype('u1')).tobytes(), meta)
+        check_numbers(found)
+    except OSError as e: raise TraceError(f'cannot read {path}: {e.strerror or e}') from None
+    except TROUBLES as e:
+        whole = not isinstance(e, zipfile.BadZipFile) or 'not a zip' not in str(e)
+        raise TraceError(f'{path}: ' + (f'damaged: {str(e).strip(chr(34))}' if whole else 'not a recording, or only the beginning of one')) from None
+    return found
+
+# %% ../nbs/7_mastery/10_recording.ipynb #68
+def spread(
+    time: np.ndarray, # of each event, ns
+    most: int = 200,  # ns from one event to the next, where the clock stands still
+) -> np.ndarray:      # ns from the first
+    "Times in the same order, with room between them."
+    time = (time - time[0]).astype(np.int64)
+    begins = np.flatnonzero(np.diff(time, prepend=-1))       # of each group of events at one time
+    count = np.diff(begins, append=len(time))
+    step = np.minimum(np.diff(time[begins], append=time[-1] + most * count[-1]) // count, most)
+    return time + np.repeat(step, count) * (np.arange(len(time)) - np.repeat(begins, count))
+
+# %% ../nbs/7_mastery/10_recording.ipynb #71
+def pieces(
+    recording: Recording,
+) -> list: # (track, name, first event, last event)
+    "Turns of the Host, stays, and to whom of the Guest they belonged."
+    events, found, turn, stay, piece = recording.events, [], 0, None, None
+    def end(track, name, since, n):
+        if since is not None: found.append((track, name, since, n))
+    for n in recording.of_kind('enter', 'leave', 'direct trap').tolist():
+        kind, switch = recording.kind(n), int(events['switch'][n])
+        if kind == 'enter':
+            end(_HOST, f'turn {switch}', turn, n)
+            turn, stay, piece = None, n, n
+            continue
+        ring3 = events['d'][n] & 3 == 3 if kind == 'leave' else events['track'][n] == _USER
+        end(_USER if ring3 else _KERNEL, 'user' if ring3 else 'kernel', piece, n)
+        piece = n
+        if kind == 'leave':
+            end(_SWITCHER, f'stay {switch - 1}', stay, n)
+            turn, stay, piece = n, None, None
+    end(_HOST, f"turn {events['switch'][-1]}", turn, len(events) - 1)
+    return found + [(_HOST, 'sleep', n, n + 1) for n in recording.of_kind('sleep').tolist() if n + 1 < len(events)]
+
+# %% ../nbs/7_mastery/10_recording.ipynb #74
+def instant(
+    recording: Recording,
+    n: int,    # number of an event
+    ts: float, # where on the axis, microseconds
+) -> dict:
+    "An event as the Chrome trace format has it."
+    event, kind = recording.events[n], recording.kind(n)
+    changed = {f'{what} {where}': f'{old:#x} → {new:#x}' for what, where, old, new in recording.changes_of(n)}
+    args = dict(event=n, switch=int(event['switch']), time=int(event['time']), details=details(recording, n), changed=changed)
+    name = f"{kind} {code_name(kind, int(event['code']))}".rstrip()
+    return dict(name=name, cat=kind, ph='i', s='t', ts=ts, tid=int(event['track']), args=args)
+
+def names(
+    recording: Recording,
+    pid: int, # of the process
+) -> list:
+    "What process and threads are called, and in which order they stand."
+    def told(what, tid=0, **args): return dict(name=what, ph='M', pid=pid, tid=tid, args=args)
+    guest = f"Guest {recording.meta.get('guestid', '')}: {recording.meta.get('image', '')}".rstrip(': ')
+    return [told('process_name', name=guest)] + [one for tid, name in enumerate(TRACKS) for one in (
+        told('thread_name', tid, name=name), told('thread_sort_index', tid, sort_index=tid))]
+
+def chrome_trace(
+    *recordings: Recording, # of one or more Guests
+) -> dict:
+    "What Perfetto opens, as JSON objects. `ts` and `dur` are microseconds from the first event of all."
+    start, rows = min(int(r.events['time'][0]) for r in recordings), []
+    for pid, recording in enumerate(recordings, 1):
+        ts = ((spread(recording.events['time']) + int(recording.events['time'][0]) - start) / 1000).tolist()
+        mine = [dict(name=name, cat='slice', ph='X', ts=ts[a], dur=round(ts[b] - ts[a], 3), tid=track) for track, name, a, b in pieces(recording)]
+        mine += [instant(recording, n, ts[n]) for n in range(len(recording))]
+        rows += names(recording, pid) + [dict(row, pid=pid) for row in sorted(mine, key=lambda row: (row['ts'], -row.get('dur', 0)))]
+    return dict(traceEvents=rows, displayTimeUnit='ns', otherData=dict(start_ns=str(start), guests=[r.meta for r in recordings]))
