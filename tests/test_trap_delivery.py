@@ -44,7 +44,7 @@ class Machine:
         for v in range(IDT_ENTRIES): self.gate(v, 0x8, INT, 0)
         for v in range(256): self.mem.write(handler(v), b'\xf4')
         self.mem.write(START, b'\xcf')
-        uc = cpu.uc_engine.uc
+        uc = cpu.engine.uc
         uc.reg_write(x86.UC_X86_REG_GDTR, (0, GDT, 0x67, 0))
         uc.reg_write(x86.UC_X86_REG_IDTR, (0, IDT, IDT_ENTRIES * 8 - 1, 0))
         uc.reg_write(x86.UC_X86_REG_CR3, PD)
@@ -52,7 +52,7 @@ class Machine:
         cpu.load_segment('cs', 8)
         for s in ('ss', 'ds', 'es'): cpu.load_segment(s, 0x10)
         cpu.load_segment('tr', TR)
-        cpu.uc_engine.load()
+        cpu.engine.load()
         self.clean = cpu.snapshot()
 
     def put(self, at, *words): self.mem.write(at, struct.pack(f'<{len(words)}I', *words))
@@ -63,9 +63,9 @@ class Machine:
         self.put(IDT + vector * 8, selector << 16 | offset & 0xFFFF, offset & 0xFFFF0000 | present << 15 | dpl << 13 | kind << 8)
 
     def set(self, **values):
-        self.cpu.uc_engine.load()
+        self.cpu.engine.load()
         for name, value in values.items(): self.cpu.state[getattr(self.cpu.f, name.upper())] = value
-        self.cpu.uc_engine.store()
+        self.cpu.engine.store()
 
     def begin(self, code, ring=0, flags=2, **registers):
         "Ready to run `code` in `ring`: the IRET that goes there is next."
@@ -74,7 +74,7 @@ class Machine:
         esp = STACK[0] - 12
         self.put(esp, *frame)
         self.set(eip=START, esp=esp, **registers)
-        self.cpu.uc_engine.flush_tlb()
+        self.cpu.engine.flush_tlb()
 
     def go(self, *a, **kw):
         "`begin`, and run the IRET."
@@ -254,11 +254,11 @@ def test_bad_stack(m, cause, cpl, stack, rescue):
     m.go(code + b'\xf4' * 4, cpl, 0x202, ecx=0)
     if stack == 'short TSS':
         tss['limit'] = 10
-        m.cpu.uc_engine.load(); m.cpu.state[m.cpu.f.TR + 4] = 10; m.cpu.uc_engine.store()
+        m.cpu.engine.load(); m.cpu.state[m.cpu.f.TR + 4] = 10; m.cpu.engine.store()
     if stack == 'absent TSS':
         tss = 'absent'
         m.put(PT + (TSS >> 10), 0)
-        m.cpu.uc_engine.flush_tlb()
+        m.cpu.engine.flush_tlb()
     want = expected(gates, tss, cpl, 0x202, None, vector, error, soft, len(code))
     why = m.cpu.run() if want is None else m.cpu.step()
     check(m, want, why)
@@ -267,7 +267,7 @@ def test_bad_stack(m, cause, cpl, stack, rescue):
 
 def test_no_idt_is_a_shutdown(m):
     m.go(b'\x0f\x0b', 0)
-    m.cpu.uc_engine.uc.reg_write(x86.UC_X86_REG_IDTR, (0, IDT, 0, 0))
+    m.cpu.engine.uc.reg_write(x86.UC_X86_REG_IDTR, (0, IDT, 0, 0))
     assert m.cpu.run() == 'shutdown'
 
 
@@ -399,7 +399,7 @@ def test_in_and_out(m, insn, cpl, iopl, bitmap):
     store = b'\xc7\x05\x00\x06\x00\x00\x01\x00\x00\x00', b'\xc7\x05\x04\x06\x00\x00\x02\x00\x00\x00'
     m.go(store[0] + code + store[1] + b'\xcd\x80', cpl, 0x2 | iopl << 12, edx=0x21, eax=0x11223344)
     m.gate(0x80, 8, INT, 3)
-    m.cpu.uc_engine.load(); m.cpu.state[m.cpu.f.TR + 4] = 0x67 + len(bits or b''); m.cpu.uc_engine.store()
+    m.cpu.engine.load(); m.cpu.state[m.cpu.f.TR + 4] = 0x67 + len(bits or b''); m.cpu.engine.store()
     allowed = cpl <= iopl
     if not allowed and bits is not None and len(bits) >= 6:      # the manual: two bytes are always read
         allowed = not int.from_bytes(bits, 'little') >> 0x21 & (1 << width) - 1
