@@ -7,8 +7,8 @@ __all__ = ['NONE', 'PUSHF', 'LOADS_FLAGS', 'SHADOW', 'NMI_MASKED', 'REGISTERS', 
            'guarded', 'int_length', 'shut_down_unless', 'software_interrupt', 'on_exception', 'port_access',
            'on_invalid', 'Block', 'on_block', 'watch_first_block', 'run', 'end_of_step', 'own_flag_off',
            'pushed_flag_off', 'ran_hlt', 'one_instruction', 'step', 'run_to', 'let_in', 'raise_irq', 'raise_nmi',
-           'kick', 'registers', 'load_segment', 'set_ts', 'snapshot', 'restore', 'CPU', 'flat_memory', 'flat_machine',
-           'trapped']
+           'kick', 'registers', 'load_segment', 'set_ts', 'snapshot', 'restore', 'hook_up', 'CPU', 'flat_memory',
+           'flat_machine', 'trapped']
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #2
 import ctypes, struct
@@ -31,6 +31,7 @@ _EDGE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p
 _IN = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)
 _OUT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p)
 
+# %% ../../nbs/1_preparation/50_cpu.ipynb #10
 def guarded(
     cpu,
     function, # called with the processor and what the engine says
@@ -45,7 +46,7 @@ def guarded(
             return result
     return call
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #11
+# %% ../../nbs/1_preparation/50_cpu.ipynb #14
 def int_length(
     cpu,
     vector: int,
@@ -54,6 +55,7 @@ def int_length(
     if vector not in (BP, OF): return 2
     return 1 if cpu._byte(-1) == (0xCC if vector == BP else 0xCE) else 2
 
+# %% ../../nbs/1_preparation/50_cpu.ipynb #16
 def shut_down_unless(
     cpu,
     delivered: bool, # what `exception` says
@@ -63,6 +65,7 @@ def shut_down_unless(
     cpu.shutdown = 'triple fault'
     cpu.engine.stop(cpu.engine.handle)
 
+# %% ../../nbs/1_preparation/50_cpu.ipynb #19
 def software_interrupt(
     cpu,
     vector: int,
@@ -74,7 +77,7 @@ def software_interrupt(
         state[f.EIP] = state[f.EIP] - int_length(cpu, vector) & 0xFFFFFFFF
         shut_down_unless(cpu, exception(cpu, vector, None, True))
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #14
+# %% ../../nbs/1_preparation/50_cpu.ipynb #22
 NONE = 0xFFFFFFFF                    # no exception is in flight
 
 def on_exception(cpu, vector, _):
@@ -88,6 +91,7 @@ def on_exception(cpu, vector, _):
         shut_down_unless(cpu, exception(cpu, vector, state[f.ERROR] if vector in ERROR_CODE else None))
     if not engine.live: engine.store()
 
+# %% ../../nbs/1_preparation/50_cpu.ipynb #25
 def port_access(cpu) -> bool:
     "Was this #GP an IN or OUT that is allowed, and is done now?"
     at = cpu._linear()
@@ -98,7 +102,7 @@ def port_access(cpu) -> bool:
         shut_down_unless(cpu, exception(cpu, PF, fault.errcode))
         return True
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #17
+# %% ../../nbs/1_preparation/50_cpu.ipynb #28
 def on_invalid(cpu, _) -> bool:
     "The engine does not know this instruction: vector 6."
     engine, state, f = cpu.engine, cpu.state, cpu.f
@@ -112,11 +116,12 @@ def on_invalid(cpu, _) -> bool:
     engine.store()
     return True
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #21
+# %% ../../nbs/1_preparation/50_cpu.ipynb #32
 class Block(ctypes.Structure):
     "What the engine tells of a block it has just translated."
     _fields_ = [('pc', ctypes.c_uint64), ('icount', ctypes.c_uint16), ('size', ctypes.c_uint16)]
 
+# %% ../../nbs/1_preparation/50_cpu.ipynb #35
 def on_block(cpu, current, _previous, _user):
     "A block has been translated and is about to run."
     cpu.engine.load()
@@ -126,13 +131,14 @@ def on_block(cpu, current, _previous, _user):
         cpu._again = True                        # leave before it runs, and come back to the guarded one
         cpu.engine.stop(cpu.engine.handle)
 
+# %% ../../nbs/1_preparation/50_cpu.ipynb #38
 def watch_first_block(cpu):
     "The block that the engine is about to start with."
     pc = cpu._linear()
     code = cpu._fetch(pc, 0x1000 - (pc & 0xFFF) + 15)
     if IO_BYTES.search(code): guard_io(cpu, code, pc)
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #24
+# %% ../../nbs/1_preparation/50_cpu.ipynb #41
 def _linear(cpu, offset=0):
     "EIP, or so many bytes behind it, as a linear address."
     return cpu.state[cpu.f.CS + 2] + cpu.state[cpu.f.EIP] + offset & 0xFFFFFFFF
@@ -142,6 +148,7 @@ def _byte(cpu, offset=0):
     try: return cpu.u8[cpu.translate(cpu._linear(offset), mark=False)]
     except (PageFault, IndexError): return None
 
+# %% ../../nbs/1_preparation/50_cpu.ipynb #44
 def _fetch(cpu, linear, size):
     "The bytes at a linear address, as far as they are mapped."
     out = b''
@@ -154,7 +161,7 @@ def _fetch(cpu, linear, size):
     except PageFault: pass
     return out
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #28
+# %% ../../nbs/1_preparation/50_cpu.ipynb #48
 def run(
     cpu,
     count: int = 0, # stop after so many instructions; 0: never
@@ -184,14 +191,16 @@ def run(
         elif count: return 'count'
     return 'shutdown'
 
+# %% ../../nbs/1_preparation/50_cpu.ipynb #51
 def _broken(cpu, error):
     "The engine gave up: an error of ours goes on, one of its own shuts the processor down."
     if cpu._error: ours, cpu._error = cpu._error, None; raise ours
     cpu.shutdown = f'the engine stopped with error {error} at {cpu.state[cpu.f.EIP]:#x}'
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #37
+# %% ../../nbs/1_preparation/50_cpu.ipynb #60
 PUSHF, LOADS_FLAGS, SHADOW = 0x9C, (0x9D, 0xCF), (0x8E, 0x17, 0xFB)      # SHADOW: mov ss, pop ss, sti hold off what follows
 
+# %% ../../nbs/1_preparation/50_cpu.ipynb #62
 def end_of_step(
     cpu,
     vector: int,
@@ -203,6 +212,7 @@ def end_of_step(
     own_flag_off(cpu)
     return False
 
+# %% ../../nbs/1_preparation/50_cpu.ipynb #65
 def own_flag_off(
     cpu,
     loaded: bool = False, # has the program just loaded EFLAGS?
@@ -213,13 +223,14 @@ def own_flag_off(
     state[f.HFLAGS] &= ~HF_TF
     cpu.engine.store()
 
+# %% ../../nbs/1_preparation/50_cpu.ipynb #68
 def pushed_flag_off(cpu):
     "PUSHF has pushed the trap flag that is ours: take it off the stack."
     state, f = cpu.state, cpu.f
     esp = state[f.ESP] + 1 & (0xFFFFFFFF if state[f.HFLAGS] & HF_SS32 else 0xFFFF)
     cpu.u8[cpu.translate(state[f.SS + 2] + esp & 0xFFFFFFFF, mark=False)] &= 0xFE
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #39
+# %% ../../nbs/1_preparation/50_cpu.ipynb #70
 def ran_hlt(
     cpu,
     at: int, # EIP before the step
@@ -233,6 +244,7 @@ def ran_hlt(
         at += insn.size if insn else 0
     return cpu.state[cpu.f.EIP] == at + 1 & 0xFFFFFFFF
 
+# %% ../../nbs/1_preparation/50_cpu.ipynb #73
 def one_instruction(cpu) -> str: # 'count', 'halted' or 'shutdown'
     "One instruction, by the processor's own trap flag. A trap in it is delivered and ends the step."
     engine, state, f = cpu.engine, cpu.state, cpu.f
@@ -254,11 +266,12 @@ def one_instruction(cpu) -> str: # 'count', 'halted' or 'shutdown'
     if cpu._error or error: cpu._broken(error)
     return 'shutdown' if cpu.shutdown else 'halted' if ran_hlt(cpu, at, first) else 'count'
 
+# %% ../../nbs/1_preparation/50_cpu.ipynb #75
 def step(cpu) -> str: # as `run`
     "Run one instruction."
     return cpu.run(count=1)
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #42
+# %% ../../nbs/1_preparation/50_cpu.ipynb #78
 def run_to(
     cpu,
     eip: int, # where to stop, before the instruction there
@@ -270,7 +283,7 @@ def run_to(
         if (why := cpu.step()) != 'count': return why
     return 'count'
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #46
+# %% ../../nbs/1_preparation/50_cpu.ipynb #82
 NMI_MASKED = 4                       # in the word behind the hidden flags
 
 def let_in(cpu) -> bool:
@@ -286,6 +299,7 @@ def let_in(cpu) -> bool:
     cpu.engine.store()
     return True
 
+# %% ../../nbs/1_preparation/50_cpu.ipynb #84
 def raise_irq(cpu, vector: int):
     "An interrupt line goes up; safe to call from another thread."
     cpu.irqs.append(vector)
@@ -296,12 +310,13 @@ def raise_nmi(cpu):
     cpu.nmi = True
     cpu.engine.stop(cpu.engine.handle)
 
+# %% ../../nbs/1_preparation/50_cpu.ipynb #87
 def kick(cpu):
     "Make `run` return soon, between two instructions; safe to call from another thread."
     cpu._kicked = True
     cpu.engine.stop(cpu.engine.handle)
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #50
+# %% ../../nbs/1_preparation/50_cpu.ipynb #90
 REGISTERS = ('eax', 'ecx', 'edx', 'ebx', 'esp', 'ebp', 'esi', 'edi', 'eip', 'cs', 'ss', 'ds', 'es', 'fs', 'gs', 'cr0', 'cr2', 'cr3', 'cr4')
 
 def registers(cpu) -> dict:
@@ -311,7 +326,7 @@ def registers(cpu) -> dict:
     values['eflags'] = cpu.engine.eflags()
     return values
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #53
+# %% ../../nbs/1_preparation/50_cpu.ipynb #93
 def load_segment(
     cpu,
     name: str, # 'cs' to 'gs', or 'tr'
@@ -331,6 +346,7 @@ def load_segment(
     if name == 'tr': cpu.u8[cpu.translate(state[f.GDTR] + (selector & 0xFFF8) + 5, write=True)] |= 2
     cpu.engine.store()
 
+# %% ../../nbs/1_preparation/50_cpu.ipynb #96
 def set_ts(
     cpu,
     on: bool = True,
@@ -342,11 +358,12 @@ def set_ts(
     state[f.HFLAGS] = state[f.HFLAGS] | HF_TS if on else state[f.HFLAGS] & ~HF_TS
     cpu.engine.store()
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #56
+# %% ../../nbs/1_preparation/50_cpu.ipynb #99
 def snapshot(cpu) -> tuple:
     "CPU and memory as they are now."
     return cpu.engine.save(), cpu.memory.snapshot(), list(cpu.irqs), cpu.nmi, cpu.shutdown
 
+# %% ../../nbs/1_preparation/50_cpu.ipynb #102
 def restore(
     cpu,
     saved: tuple, # from `snapshot`
@@ -358,7 +375,18 @@ def restore(
     cpu.engine.restore(engine)
     cpu.irqs = list(irqs)
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #59
+# %% ../../nbs/1_preparation/50_cpu.ipynb #105
+def hook_up(cpu):
+    "Have the engine call all of these."
+    hooks = ((UC_HOOK_INTR, _INTR(guarded(cpu, on_exception))), (UC_HOOK_INSN_INVALID, _INVALID(guarded(cpu, on_invalid, True))),
+             (UC_HOOK_EDGE_GENERATED, _EDGE(guarded(cpu, on_block))))
+    ports = ((x86.UC_X86_INS_IN, _IN(guarded(cpu, lambda cpu, port, size, _: cpu.port_in(port, size), 0))),
+             (x86.UC_X86_INS_OUT, _OUT(guarded(cpu, lambda cpu, port, size, value, _: cpu.port_out(port, size, value)))))
+    for kind, callback in hooks: cpu.engine.hook(kind, callback)
+    for insn, callback in ports: cpu.engine.hook(UC_HOOK_INSN, callback, 1, 0, ctypes.c_int(insn))
+    cpu._callbacks = hooks, ports                # the engine does not keep them alive
+
+# %% ../../nbs/1_preparation/50_cpu.ipynb #107
 class CPU:
     "An i386 on `memory`: Unicorn's instructions and our traps."
     shortcuts = True                 # False: every delivery by the book
@@ -382,15 +410,7 @@ class CPU:
         self.io_sites = set()                            # linear addresses where an IN or OUT has been guarded
         self._again = self._kicked = self._stepping = self._traced = False
         self._error, self._unlimited = None, 0
-        self._hook()
-
-    def _hook(self):
-        intr, invalid, edge = _INTR(guarded(self, on_exception)), _INVALID(guarded(self, on_invalid, True)), _EDGE(guarded(self, on_block))
-        port_in = _IN(guarded(self, lambda cpu, port, size, _: cpu.port_in(port, size), 0))
-        port_out = _OUT(guarded(self, lambda cpu, port, size, value, _: cpu.port_out(port, size, value)))
-        self._callbacks = intr, invalid, edge, port_in, port_out         # the engine does not keep them alive
-        for kind, callback in ((UC_HOOK_INTR, intr), (UC_HOOK_INSN_INVALID, invalid), (UC_HOOK_EDGE_GENERATED, edge)): self.engine.hook(kind, callback)
-        for insn, callback in ((x86.UC_X86_INS_IN, port_in), (x86.UC_X86_INS_OUT, port_out)): self.engine.hook(UC_HOOK_INSN, callback, 1, 0, ctypes.c_int(insn))
+        hook_up(self)
 
     def port_in(self, port: int, size: int) -> int:
         "What an allowed IN reads: an empty bus answers with all ones."
@@ -399,7 +419,7 @@ class CPU:
     def port_out(self, port: int, size: int, value: int):
         "What an allowed OUT does: nothing is listening."
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #63
+# %% ../../nbs/1_preparation/50_cpu.ipynb #111
 CODE, STUBS, STACK0, STACK1 = 0x20000, 0x18000, 0x30000, 0x34000
 SELECTORS = {0: (0x08, 0x10), 1: (0x19, 0x21), 3: (0x2B, 0x33)}
 
@@ -420,7 +440,7 @@ def flat_memory(
     mem.write(0x11000, struct.pack('<1024I', *(n << 12 | 7 if n << 12 < size else 0 for n in range(1024))))
     return mem
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #65
+# %% ../../nbs/1_preparation/50_cpu.ipynb #113
 def flat_machine(
     code: bytes, # what to run, placed at 0x20000
     ring: int = 0, # 0, 1 or 3
@@ -438,6 +458,7 @@ def flat_machine(
     cpu.engine.store()
     return cpu
 
+# %% ../../nbs/1_preparation/50_cpu.ipynb #116
 def trapped(
     cpu: CPU,
 ) -> int: # vector, or None
