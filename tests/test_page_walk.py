@@ -41,10 +41,10 @@ def test_walk_agrees_with_the_engine(m, e, ring, write, wp, pse):
     # the engine
     code = (b'\xa3' if write else b'\xa1') + struct.pack('<I', vaddr) + b'\xcd\x80'
     m.go(code, ring, 2, eax=0x12345678)
-    uc = cpu.uc_engine.uc
+    uc = cpu.engine.uc
     uc.reg_write(x86.UC_X86_REG_CR0, 0x80000011 | wp << 16)
     uc.reg_write(x86.UC_X86_REG_CR4, pse << 4)
-    cpu.uc_engine.flush_tlb()
+    cpu.engine.flush_tlb()
     before = bytes(m.mem.u8)
     assert cpu.run() == 'halted'
     r = m.regs

@@ -3,6 +3,7 @@ import struct
 
 import pytest
 
+from lguest_lit.i386 import shortcut
 from lguest_lit.i386.cpu import CODE, CPU, STACK0, STUBS, flat_machine
 from lguest_lit.i386.descriptors import gate
 
@@ -65,7 +66,7 @@ def test_short_and_long_way_agree(change, code):
         cpu = machine(kind, bytes.fromhex(code))
         start = cpu.snapshot()
         cpu.run()                                           # the first time is always the long way; now it is known
-        if kind is CPU: assert cpu._paths
+        if kind is CPU: assert cpu.paths
         cpu.restore(start)
         cpu.shutdown = None
         CHANGES[change](cpu)
@@ -76,12 +77,12 @@ def test_short_and_long_way_agree(change, code):
     assert not differs, differs
 
 
-def test_the_shortcut_is_taken():
+def test_the_shortcut_is_taken(monkeypatch):
     cpu = machine(CPU, bytes.fromhex('cd80'))
     start = cpu.snapshot()
     cpu.run()
     cpu.restore(start)
     taken = []
-    cpu._shortcut = lambda *a, real=cpu._shortcut: taken.append(real(*a)) or taken[-1]
+    monkeypatch.setattr(shortcut, 'shortcut', lambda *a, real=shortcut.shortcut: taken.append(real(*a)) or taken[-1])
     cpu.run()
     assert taken == [True] and cpu.memory.u32[STACK0 - 20 >> 2] == CODE + 2

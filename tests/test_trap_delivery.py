@@ -44,7 +44,7 @@ class Machine:
         for v in range(IDT_ENTRIES): self.gate(v, 0x8, INT, 0)
         for v in range(256): self.mem.write(handler(v), b'\xf4')
         self.mem.write(START, b'\xcf')
-        uc = cpu.uc_engine.uc
+        uc = cpu.engine.uc
         uc.reg_write(x86.UC_X86_REG_GDTR, (0, GDT, 0x67, 0))
         uc.reg_write(x86.UC_X86_REG_IDTR, (0, IDT, IDT_ENTRIES * 8 - 1, 0))
         uc.reg_write(x86.UC_X86_REG_CR3, PD)
@@ -52,7 +52,7 @@ class Machine:
         cpu.load_segment('cs', 8)
         for s in ('ss', 'ds', 'es'): cpu.load_segment(s, 0x10)
         cpu.load_segment('tr', TR)
-        cpu.uc_engine.load()
+        cpu.engine.load()
         self.clean = cpu.snapshot()
 
     def put(self, at, *words): self.mem.write(at, struct.pack(f'<{len(words)}I', *words))
@@ -63,9 +63,9 @@ class Machine:
         self.put(IDT + vector * 8, selector << 16 | offset & 0xFFFF, offset & 0xFFFF0000 | present << 15 | dpl << 13 | kind << 8)
 
     def set(self, **values):
-        self.cpu.uc_engine.load()
+        self.cpu.engine.load()
         for name, value in values.items(): self.cpu.state[getattr(self.cpu.f, name.upper())] = value
-        self.cpu.uc_engine.store()
+        self.cpu.engine.store()
 
     def begin(self, code, ring=0, flags=2, **registers):
         "Ready to run `code` in `ring`: the IRET that goes there is next."
@@ -74,7 +74,7 @@ class Machine:
         esp = STACK[0] - 12
         self.put(esp, *frame)
         self.set(eip=START, esp=esp, **registers)
-        self.cpu.uc_engine.flush_tlb()
+        self.cpu.engine.flush_tlb()
 
     def go(self, *a, **kw):
         "`begin`, and run the IRET."
@@ -254,11 +254,11 @@ def test_bad_stack(m, cause, cpl, stack, rescue):
     m.go(code + b'\xf4' * 4, cpl, 0x202, ecx=0)
     if stack == 'short TSS':
         tss['limit'] = 10
-        m.cpu.uc_engine.load(); m.cpu.state[m.cpu.f.TR + 4] = 10; m.cpu.uc_engine.store()
+        m.cpu.engine.load(); m.cpu.state[m.cpu.f.TR + 4] = 10; m.cpu.engine.store()
     if stack == 'absent TSS':
         tss = 'absent'
         m.put(PT + (TSS >> 10), 0)
-        m.cpu.uc_engine.flush_tlb()
+        m.cpu.engine.flush_tlb()
     want = expected(gates, tss, cpl, 0x202, None, vector, error, soft, len(code))
     why = m.cpu.run() if want is None else m.cpu.step()
     check(m, want, why)
@@ -267,7 +267,7 @@ def test_bad_stack(m, cause, cpl, stack, rescue):
 
 def test_no_idt_is_a_shutdown(m):
     m.go(b'\x0f\x0b', 0)
-    m.cpu.uc_engine.uc.reg_write(x86.UC_X86_REG_IDTR, (0, IDT, 0, 0))
+    m.cpu.engine.uc.reg_write(x86.UC_X86_REG_IDTR, (0, IDT, 0, 0))
     assert m.cpu.run() == 'shutdown'
 
 
@@ -399,7 +399,7 @@ def test_in_and_out(m, insn, cpl, iopl, bitmap):
     store = b'\xc7\x05\x00\x06\x00\x00\x01\x00\x00\x00', b'\xc7\x05\x04\x06\x00\x00\x02\x00\x00\x00'
     m.go(store[0] + code + store[1] + b'\xcd\x80', cpl, 0x2 | iopl << 12, edx=0x21, eax=0x11223344)
     m.gate(0x80, 8, INT, 3)
-    m.cpu.uc_engine.load(); m.cpu.state[m.cpu.f.TR + 4] = 0x67 + len(bits or b''); m.cpu.uc_engine.store()
+    m.cpu.engine.load(); m.cpu.state[m.cpu.f.TR + 4] = 0x67 + len(bits or b''); m.cpu.engine.store()
     allowed = cpl <= iopl
     if not allowed and bits is not None and len(bits) >= 6:      # the manual: two bytes are always read
         allowed = not int.from_bytes(bits, 'little') >> 0x21 & (1 << width) - 1
@@ -413,6 +413,82 @@ def test_in_and_out(m, insn, cpl, iopl, bitmap):
     else:
         assert r['eip'] == handler(13) + 1 and r['eax'] == 0x11223344
         assert m.words(r['esp'], 3) == [0, PROGRAM + 10, CODE[cpl]]
+
+
+STRINGS = {'insb': ('6c', 1), 'insw': ('666d', 2), 'insd': ('6d', 4), 'outsb': ('6e', 1), 'outsw': ('666f', 2), 'outsd': ('6f', 4)}
+BUFFER = 0x60800
+
+
+class Ports:
+    "A device on every port: reads count up, writes are kept."
+    def __init__(self, cpu): self.n, self.written, cpu.port_in, cpu.port_out = 0, [], self.read, self.write
+    def read(self, port, size): self.n += 1; return self.n * 0x01010101 & (1 << 8 * size) - 1
+    def write(self, port, size, value): self.written.append((port, size, value))
+
+
+@pytest.fixture
+def ports(m):
+    yield Ports(m.cpu)
+    del m.cpu.port_in, m.cpu.port_out
+
+
+@pytest.mark.parametrize('insn', STRINGS)
+@pytest.mark.parametrize('repeat,count', [('', 7), ('f3', 0), ('f3', 1), ('f3', 5), ('f2', 3)])
+@pytest.mark.parametrize('down', [False, True])
+@pytest.mark.parametrize('cpl,iopl', [(0, 0), (1, 0), (1, 1), (3, 1), (3, 3)])
+def test_string_in_and_out(m, ports, insn, repeat, count, down, cpl, iopl):
+    code, width = STRINGS[insn]
+    reads = insn.startswith('in')
+    m.mem.write(BUFFER - 32, bytes(range(64)))
+    m.go(bytes.fromhex(repeat + code) + b'\x43\xcd\x80', cpl, 0x2 | iopl << 12 | down << 10, edx=0x21, ecx=count, ebx=0, esi=BUFFER, edi=BUFFER)
+    m.gate(0x80, 8, INT, 3)
+    assert m.cpu.run() == 'halted'
+    r = m.regs
+    if cpl > iopl:
+        assert r['eip'] == handler(13) + 1 and m.words(r['esp'], 2) == [0, PROGRAM]
+        assert (r['ecx'], r['esi'], r['edi'], r['ebx'], ports.n, ports.written) == (count, BUFFER, BUFFER, 0, 0, [])
+        return
+    turns = count if repeat else 1
+    moved = turns * (-width if down else width)
+    assert r['eip'] == handler(0x80) + 1 and r['ebx'] == 1
+    assert r['ecx'] == (0 if repeat else count)
+    assert (r['esi'], r['edi']) == ((BUFFER, BUFFER + moved) if reads else (BUFFER + moved, BUFFER))
+    memory = bytearray(range(64))
+    places = [32 + n * (-width if down else width) for n in range(turns)]
+    if reads:
+        for n, at in enumerate(places): memory[at:at + width] = bytes([n + 1] * width)
+    assert m.mem.read(BUFFER - 32, 64) == memory
+    assert ports.written == ([] if reads else [(0x21, width, int.from_bytes(memory[at:at + width], 'little')) for at in places])
+
+
+@pytest.mark.parametrize('insn', ['insd', 'outsd'])
+def test_string_io_that_meets_a_missing_page_can_go_on(m, ports, insn):
+    "Three words, and the page ends after the second: the registers are where they must be to go on."
+    code, width = STRINGS[insn]
+    m.go(b'\xf3' + bytes.fromhex(code) + b'\xf4', 3, 0x3002, edx=0x21, ecx=3, esi=ABSENT - 8, edi=ABSENT - 8)
+    assert m.cpu.run() == 'halted'
+    r = m.regs
+    assert (r['eip'], r['cr2'], r['ecx']) == (handler(14) + 1, ABSENT, 1)
+    assert r['edi' if insn == 'insd' else 'esi'] == ABSENT
+    assert m.words(r['esp'], 2) == [6 if insn == 'insd' else 4, PROGRAM]
+    assert (ports.n, len(ports.written)) == ((2, 0) if insn == 'insd' else (0, 2))
+
+
+def test_outs_heeds_its_segment(m, ports):
+    m.mem.write(BUFFER, b'abcd')
+    m.go(b'\x64\x6f\xf4', 3, 0x3002, edx=0x21, esi=0x800)
+    m.cpu.state[m.cpu.f.FS + 2] = BUFFER - 0x800
+    m.cpu.engine.store()
+    m.cpu.run()
+    assert ports.written == [(0x21, 4, int.from_bytes(b'abcd', 'little'))]
+
+
+def test_string_io_with_short_addresses_keeps_the_upper_halves(m, ports):
+    m.mem.write(0x7FF0, b'\x11' * 16)
+    m.go(b'\xf3\x67\x6c\xf4', 3, 0x3002, edx=0x21, ecx=0xABCD0002, edi=0xABCD7FFE)
+    m.cpu.run()
+    r = m.regs
+    assert (r['ecx'], r['edi']) == (0xABCD0000, 0xABCD8000) and m.mem.read(0x7FFE, 2) == b'\1\2'
 
 
 # --- run, step, snapshot

@@ -4,269 +4,245 @@
 
 # %% auto #0
 __all__ = ['DE', 'DB', 'NMI', 'BP', 'OF', 'BR', 'UD', 'NM', 'DF', 'TS', 'NP', 'SS', 'GP', 'PF', 'MF', 'AC', 'ERROR_CODE',
-           'CONTRIBUTORY', 'RESUME', 'HF_CPL', 'HF_INHIBIT', 'HF_CS32', 'HF_SS32', 'HF_ADDSEG', 'HF_TF', 'HF_TS',
-           'HF_RF', 'HF_VM', 'EF_TF', 'EF_IF', 'EF_IOPL', 'EF_NT', 'EF_RF', 'EF_VM', 'CR0_WP', 'CR0_PG', 'CR4_PSE',
-           'Fault', 'doubles', 'Delivery']
+           'RESUME', 'CONTRIBUTORY', 'CR0_WP', 'CR0_PG', 'CR4_PSE', 'HF_CPL', 'HF_INHIBIT', 'HF_CS32', 'HF_SS32',
+           'HF_ADDSEG', 'HF_TF', 'HF_TS', 'HF_RF', 'HF_VM', 'EF_TF', 'EF_IF', 'EF_IOPL', 'EF_NT', 'EF_RF', 'EF_VM',
+           'HF_KEPT', 'EF_KEPT', 'Fault', 'doubles', 'translate', 'read_word', 'Segment', 'fetch_segment',
+           'mark_accessed', 'find_gate', 'find_code', 'find_stack', 'push_frame', 'load', 'enter',
+           'deliver_by_the_book', 'exception']
 
 # %% ../../nbs/1_preparation/40_traps.ipynb #2
 from struct import Struct
-from .descriptors import segment_base, segment_limit
-from .paging import ACCESSED, DIRTY, PRESENT, PageFault, RW, walk
+from typing import NamedTuple
+from .descriptors import INTERRUPT_GATE, TRAP_GATE, segment_base, segment_limit
+from .paging import PageFault, walk
 
 # %% ../../nbs/1_preparation/40_traps.ipynb #7
 DE, DB, NMI, BP, OF, BR, UD, NM, DF, TS, NP, SS, GP, PF, MF, AC = 0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 16, 17
 ERROR_CODE = frozenset((DF, TS, NP, SS, GP, PF, AC))
-CONTRIBUTORY = frozenset((DE, TS, NP, SS, GP))
-RESUME = frozenset((DE, BR, UD, NM, TS, NP, SS, GP, PF, MF, AC))     # faults: the frame says "do not debug-trap this again"
+RESUME = frozenset((DE, BR, UD, NM, TS, NP, SS, GP, PF, MF, AC))
 
+# %% ../../nbs/1_preparation/40_traps.ipynb #10
 class Fault(Exception):
-    "An exception raised while delivering another one."
+    "An exception raised while another one is delivered."
     def __init__(self, vector, error=0): self.vector, self.error = vector, error
 
-def doubles(first: int, second: int) -> bool:
-    "Do these two make a double fault? (The manual's table.)"
+# %% ../../nbs/1_preparation/40_traps.ipynb #13
+CONTRIBUTORY = frozenset((DE, TS, NP, SS, GP))
+
+def doubles(
+    first: int,  # vector that was being delivered
+    second: int, # vector of what went wrong
+) -> bool:
+    "Do these two make a double fault? The manual's table."
     if first == PF: return second == PF or second in CONTRIBUTORY
     return first in CONTRIBUTORY and second in CONTRIBUTORY
 
-# %% ../../nbs/1_preparation/40_traps.ipynb #11
-HF_CPL, HF_INHIBIT, HF_CS32, HF_SS32, HF_ADDSEG, HF_TF, HF_TS, HF_RF, HF_VM = 3, 1 << 3, 1 << 4, 1 << 5, 1 << 6, 1 << 8, 1 << 11, 1 << 16, 1 << 17
-EF_TF, EF_IF, EF_IOPL, EF_NT, EF_RF, EF_VM = 0x100, 0x200, 0x3000, 0x4000, 0x10000, 0x20000
+# %% ../../nbs/1_preparation/40_traps.ipynb #17
 CR0_WP, CR0_PG, CR4_PSE = 1 << 16, 1 << 31, 1 << 4
 
-_segment = Struct('<I4xQII').pack_into
-_frames = {n: Struct(f'<{n}I').pack_into for n in (3, 4, 5, 6)}
-_frame5, _frame6, _segments = _frames[5], _frames[6], Struct('<I4xQIII4xQII').pack_into
-_HF_LOST = ~(HF_CPL | HF_INHIBIT | HF_CS32 | HF_SS32 | HF_ADDSEG | HF_TF | HF_RF | HF_VM)
-_LOST = ~(EF_TF | EF_NT | EF_RF | EF_VM) & 0xFFFFFFFF
+def translate(
+    cpu,
+    vaddr: int, # linear address
+    write: bool = False,
+    user: bool = False, # with the rights of ring 3?
+    mark: bool = True, # set accessed and dirty bits
+) -> int: # physical address
+    "Walk the page tables that CR3 points to now, if paging is on. Raises PageFault."
+    state, f = cpu.state, cpu.f
+    if not state[f.CR0] & CR0_PG: return vaddr
+    return walk(cpu.u32, state[f.CR3], vaddr, write, user, bool(state[f.CR0] & CR0_WP), bool(state[f.CR4] & CR4_PSE), mark)
 
-class Delivery:
-    "Trap delivery for one CPU: `engine` holds the state, `memory` the tables."
-    shortcuts = True
-    def __init__(self, engine, memory):
-        self.engine, self.u32, self.u8 = engine, memory.u32, memory.u8
-        self.tally = [[0] * 256 for _ in range(4)]   # deliveries by ring of the handler and vector
-        self._paths = {}                             # see _shortcut
-        self.heard = None                            # called for each handler that was entered outside ring 0: vector, error, from ring, ESP, frame
+# %% ../../nbs/1_preparation/40_traps.ipynb #19
+def read_word(
+    cpu,
+    vaddr: int, # linear address, aligned or not
+) -> int:
+    "Four bytes at a linear address, read with the processor's own rights. Raises PageFault."
+    vaddr &= 0xFFFFFFFF
+    if vaddr & 0xFFF > 0xFFC: return sum(cpu.u8[cpu.translate(vaddr + i & 0xFFFFFFFF)] << 8 * i for i in range(4))
+    pa = cpu.translate(vaddr)
+    return int.from_bytes(cpu.u8[pa:pa + 4], 'little')
 
-    def translate(self, vaddr, write=False, user=False, mark=True):
-        "Physical address of `vaddr` now. Raises PageFault."
-        state, f = self.engine.state, self.engine.f
-        if not state[f.CR0] & CR0_PG: return vaddr
-        return walk(self.u32, state[f.CR3], vaddr, write, user, bool(state[f.CR0] & CR0_WP), bool(state[f.CR4] & CR4_PSE), mark)
+# %% ../../nbs/1_preparation/40_traps.ipynb #22
+class Segment(NamedTuple):
+    "A selector, and what the processor has read of its descriptor."
+    selector: int
+    base: int
+    limit: int  # last valid offset
+    access: int # the descriptor's second word
 
-    def _word(self, vaddr):
-        "A word at a virtual address, read as the processor reads its tables."
-        if vaddr & 3 and vaddr & 0xFFF > 0xFFC:
-            return sum(self.u8[self.translate(vaddr + i & 0xFFFFFFFF)] << 8 * i for i in range(4))
-        pa = self.translate(vaddr)
-        return self.u32[pa >> 2] if not pa & 3 else int.from_bytes(self.u8[pa:pa + 4], 'little')
+    @property
+    def dpl(self): return self.access >> 13 & 3
+    @property
+    def present(self): return bool(self.access & 0x8000)
+    @property
+    def wide(self): return bool(self.access & 0x400000)
 
-    def descriptor(self, selector, vector, ext):
-        "The two words of a segment descriptor, or a fault of kind `vector` naming the selector."
-        state, f = self.engine.state, self.engine.f
-        base, limit = (state[f.LDTR + 2], state[f.LDTR + 4]) if selector & 4 else (state[f.GDTR], state[f.GDTR + 2])
-        offset = selector & 0xFFF8
-        if offset + 7 > limit: raise Fault(vector, selector & 0xFFFC | ext)
-        return self._word(base + offset & 0xFFFFFFFF), self._word(base + offset + 4 & 0xFFFFFFFF)
+# %% ../../nbs/1_preparation/40_traps.ipynb #25
+def fetch_segment(
+    cpu,
+    selector: int,
+    vector: int, # what to raise if there is no such entry
+    ext: int, # 1 unless an `int` has asked for it
+) -> Segment:
+    "Read a descriptor from the GDT or the LDT. Raises Fault, PageFault."
+    state, f = cpu.state, cpu.f
+    base, limit = (state[f.LDTR + 2], state[f.LDTR + 4]) if selector & 4 else (state[f.GDTR], state[f.GDTR + 2])
+    if selector | 7 > limit: raise Fault(vector, selector & 0xFFFC | ext)
+    at = base + (selector & 0xFFF8)
+    a, b = read_word(cpu, at), read_word(cpu, at + 4)
+    return Segment(selector, segment_base(a, b), segment_limit(a, b), b)
 
-    def _mark_used(self, selector, b):
-        "Set a descriptor's accessed bit in memory, if it is not set yet."
-        if b & 0x100: return b
-        state, f = self.engine.state, self.engine.f
-        at = (state[f.LDTR + 2] if selector & 4 else state[f.GDTR]) + (selector & 0xFFF8) + 5 & 0xFFFFFFFF
-        self.u8[self.translate(at, write=True)] |= 1
-        return b | 0x100
+# %% ../../nbs/1_preparation/40_traps.ipynb #28
+def mark_accessed(
+    cpu,
+    segment: Segment, # about to be loaded
+) -> Segment: # the same, marked
+    "Set the accessed bit in the descriptor, unless it is set. Raises PageFault where the table cannot be written."
+    if segment.access & 0x100: return segment
+    state, f = cpu.state, cpu.f
+    table = state[f.LDTR + 2] if segment.selector & 4 else state[f.GDTR]
+    cpu.u8[cpu.translate(table + (segment.selector & 0xFFF8) + 5 & 0xFFFFFFFF, write=True)] |= 1
+    return segment._replace(access=segment.access | 0x100)
 
-    def _shortcut(self, vector, error, soft, resume):
-        "Deliver the way it went last time, if every word that mattered then is the same now; else False, nothing done."
-        engine = self.engine
-        f, st, u32 = engine.f, engine.state, self.u32
-        idt, cr3 = st[f.IDTR], st[f.CR3] >> 2
-        linear = idt + vector * 8 & 0xFFFFFFFF
-        try:
-            entry = u32[cr3 + (linear >> 22)]
-            if entry & 0xA1 != 0x21: return False                    # present, accessed, not 4 MB
-            entry = u32[entry >> 12 << 10 | linear >> 12 & 0x3FF]
-            if entry & 0x21 != 0x21: return False
-            frame = entry >> 12 << 10
-            i = frame | linear >> 2 & 0x3FF
-            hflags = st[f.HFLAGS]
-            path = self._paths.get((u32[i], u32[i + 1], hflags & 3, soft))
-            if path is None: return False
-            page, tables, k, cs, e, s, ss, dpl, offset, clears = path
-            if linear >> 12 != page or (idt, st[f.IDTR + 2], st[f.GDTR], st[f.GDTR + 2], st[f.TR + 2], st[f.TR + 4], st[f.CR0]) != tables: return False
-            k, s, e = frame | k, frame | s, frame | e
-            if (u32[k], u32[k + 1]) != cs[:2] or (u32[s], u32[s + 1], u32[e + 1] & 0xFFFF) != ss[:3]: return False
-            n = 5 if error is None else 6
-            top = u32[e] - 4 * n
-            if top < 0 or top & 0xFFF > 0x1000 - 4 * n: return False
-            entry = u32[cr3 + (top >> 22)]
-            if entry & 0xA3 != 0x23: return False
-            entry = u32[entry >> 12 << 10 | top >> 12 & 0x3FF]
-            if entry & 0x63 != 0x63: return False                    # present, writable, accessed, dirty
-            pa = entry & 0xFFFFF000 | top & 0xFFF
-            if pa >= len(self.u8): return False
-        except IndexError: return False                              # a table outside memory: the long way knows what to say
-        eflags = engine.eflags() & ~EF_RF | resume
-        if error is None: _frame5(self.u8, pa, st[f.EIP], st[f.CS], eflags, st[f.ESP], st[f.SS])
-        else: _frame6(self.u8, pa, error, st[f.EIP], st[f.CS], eflags, st[f.ESP], st[f.SS])
-        _segments(engine.state_bytes, f.CS * 4, cs[2], 0, cs[3], cs[1], ss[2], 0, ss[3], ss[1])
-        new = hflags & _HF_LOST | dpl | HF_CS32 | HF_SS32
-        st[f.HFLAGS] = new | HF_ADDSEG if st[f.DS + 2] or st[f.ES + 2] else new
-        st[f.ESP], st[f.EIP] = top, offset
-        st[f.EFLAGS] &= clears
-        self.tally[dpl][vector] += 1
-        if dpl and self.heard: self.heard(vector, error, hflags & 3, top, bytes(self.u8[pa:pa + 4 * n]))
-        return True
+# %% ../../nbs/1_preparation/40_traps.ipynb #32
+def find_gate(
+    cpu,
+    vector: int,
+    soft: bool, # by `int n`, `int3` or `into`
+) -> tuple: # the gate's two words
+    "The gate for a vector, if this caller may use it. Raises Fault, PageFault."
+    state, f, name = cpu.state, cpu.f, vector << 3 | 2 | (not soft)
+    if vector * 8 + 7 > state[f.IDTR + 2]: raise Fault(GP, name)
+    at = state[f.IDTR] + vector * 8
+    lo, hi = read_word(cpu, at), read_word(cpu, at + 4)
+    if hi >> 8 & 0x1F not in (INTERRUPT_GATE, TRAP_GATE): raise Fault(GP, name)
+    if soft and hi >> 13 & 3 < state[f.HFLAGS] & 3: raise Fault(GP, name)
+    if not hi & 0x8000: raise Fault(NP, name)
+    return lo, hi
 
-    def _learn(self, vector, lo, hi, cpl, soft):
-        "Remember a delivery that has just been made, if it rose to an inner ring by flat segments and tables in one page."
-        st, f, u32 = self.engine.state, self.engine.f, self.u32
-        dpl, idt, gdt, tss = st[f.HFLAGS] & 3, st[f.IDTR], st[f.GDTR], st[f.TR + 2]
-        page, esp_at = idt + vector * 8 >> 12, tss + 4 + 8 * dpl
-        cs_at, ss_at = gdt + (st[f.CS] & 0xFFF8), gdt + (st[f.SS] & 0xFFF8)
-        if dpl >= cpl or any(at >> 12 != page or at & 3 or at & 0xFFF > 0xFF8 for at in (cs_at, ss_at, esp_at)): return
-        flat = HF_CS32 | HF_SS32
-        if st[f.CS + 2] or st[f.SS + 2] or st[f.HFLAGS] & flat != flat or (st[f.CS] | st[f.SS]) & 4: return
-        index = [at >> 2 & 0x3FF for at in (cs_at, esp_at, ss_at)]
-        frame = self.translate(page << 12, mark=False) >> 2
-        if len(self._paths) >= 1024: self._paths.clear()
-        self._paths[lo, hi, cpl, soft] = (
-            page, (idt, st[f.IDTR + 2], gdt, st[f.GDTR + 2], tss, st[f.TR + 4], st[f.CR0]), index[0],
-            (u32[frame + index[0]], u32[frame + index[0] + 1], st[f.CS], st[f.CS + 4]), index[1], index[2],
-            (u32[frame + index[2]], u32[frame + index[2] + 1], st[f.SS], st[f.SS + 4]), dpl, hi & 0xFFFF0000 | lo & 0xFFFF,
-            _LOST & ~EF_IF if hi >> 8 & 0xF == 0xE else _LOST)
+# %% ../../nbs/1_preparation/40_traps.ipynb #36
+def find_code(
+    cpu,
+    selector: int, # from the gate
+    ext: int, # 1 unless an `int` has asked for it
+) -> Segment: # its selector has the new ring in it
+    "The handler's code segment, checked. Raises Fault, PageFault."
+    if not selector & 0xFFFC: raise Fault(GP, ext)
+    code, cpl, name = fetch_segment(cpu, selector, GP, ext), cpu.state[cpu.f.HFLAGS] & 3, selector & 0xFFFC | ext
+    if code.access & 0x1800 != 0x1800 or code.dpl > cpl: raise Fault(GP, name)
+    if not code.present: raise Fault(NP, name)
+    ring = cpl if code.access & 0x400 else code.dpl      # conforming code runs in the caller's ring
+    return code._replace(selector=selector & 0xFFFC | ring)
 
-    def deliver(self,
-        vector: int,
-        error: int = None, # error code, where there is one
-        soft: bool = False, # by `int n`, `int3` or `into`: the gate's DPL counts
-        eip: int = None, # what the frame shall say; the current EIP unless given
-        resume: int = 0, # EF_RF for faults
-    ):
-        "Enter the handler for `vector`. Raises Fault or PageFault with nothing changed."
-        if eip is None and self.shortcuts and self._shortcut(vector, error, soft, resume): return
-        engine = self.engine
-        state, f, u32 = engine.state, engine.f, self.u32
-        ext = 0 if soft else 1
-        cr0 = state[f.CR0]
-        idt, hflags = state[f.IDTR], state[f.HFLAGS]
-        cpl = hflags & 3
-        name = vector << 3 | 2 | ext
-        if vector * 8 + 7 > state[f.IDTR + 2]: raise Fault(GP, name)
-        # the gate
-        linear = idt + vector * 8 & 0xFFFFFFFF
-        page = linear >> 12
-        if cr0 & CR0_PG and not linear & 7:
-            frame = self.translate(linear) >> 2 & ~0x3FF
-            i = frame + (linear >> 2 & 0x3FF)
-            lo, hi = u32[i], u32[i + 1]
-        else:
-            page, lo, hi = None, self._word(linear), self._word(linear + 4 & 0xFFFFFFFF)
-        kind = hi >> 8 & 0x1F
-        if kind != 0xE and kind != 0xF: raise Fault(GP, name)
-        if soft and hi >> 13 & 3 < cpl: raise Fault(GP, name)
-        if not hi & 0x8000: raise Fault(NP, name)
-        # the handler's code segment
-        selector = lo >> 16
-        if not selector & 0xFFFC: raise Fault(GP, ext)
-        linear = state[f.GDTR] + (selector & 0xFFF8)
-        if linear >> 12 == page and not linear & 7 and not selector & 4 and (selector | 7) <= state[f.GDTR + 2]:
-            i = frame + (linear >> 2 & 0x3FF)
-            a, b = u32[i], u32[i + 1]
-        else: a, b = self.descriptor(selector, GP, ext)
-        dpl = b >> 13 & 3
-        if b & 0x1800 != 0x1800 or dpl > cpl: raise Fault(GP, selector & 0xFFFC | ext)
-        if not b & 0x8000: raise Fault(NP, selector & 0xFFFC | ext)
-        offset = hi & 0xFFFF0000 | lo & 0xFFFF
-        limit = segment_limit(a, b)
-        if b & 0x400: dpl = cpl                                      # conforming code runs in the caller's ring
-        # the stack
-        old_ss, old_esp = state[f.SS], state[f.ESP]
-        if dpl < cpl:
-            tr, tss = state[f.TR], state[f.TR + 2]
-            if dpl * 8 + 11 > state[f.TR + 4]: raise Fault(TS, tr & 0xFFFC | ext)
-            linear = tss + 4 + dpl * 8 & 0xFFFFFFFF
-            if linear >> 12 == page and not linear & 3 and linear & 0xFFF <= 0xFF8:
-                i = frame + (linear >> 2 & 0x3FF)
-                esp, ss = u32[i], u32[i + 1] & 0xFFFF
-            else: esp, ss = self._word(linear), self._word(linear + 4 & 0xFFFFFFFF) & 0xFFFF
-            if not ss & 0xFFFC: raise Fault(TS, ext)
-            if ss & 3 != dpl: raise Fault(TS, ss & 0xFFFC | ext)
-            linear = state[f.GDTR] + (ss & 0xFFF8)
-            if linear >> 12 == page and not linear & 7 and not ss & 4 and (ss | 7) <= state[f.GDTR + 2]:
-                i = frame + (linear >> 2 & 0x3FF)
-                sa, sb = u32[i], u32[i + 1]
-            else: sa, sb = self.descriptor(ss, TS, ext)
-            if sb >> 13 & 3 != dpl or sb & 0x1A00 != 0x1200: raise Fault(TS, ss & 0xFFFC | ext)
-            if not sb & 0x8000: raise Fault(SS, ss & 0xFFFC | ext)
-            stack_base, wide = segment_base(sa, sb), sb & 0x400000
-        else: esp, stack_base, wide = old_esp, state[f.SS + 2], state[f.SS + 5] & 0x400000
-        if offset > limit: raise Fault(GP, ext)
-        if not b & 0x100: b = self._mark_used(selector, b)
-        if dpl < cpl and not sb & 0x100: sb = self._mark_used(ss, sb)
-        # the frame
-        eflags = engine.eflags()
-        frame_words = [eflags & ~EF_RF | resume, state[f.CS], state[f.EIP] if eip is None else eip]
-        if error is not None: frame_words.insert(0, error); frame_words[0:4] = error, frame_words[3], frame_words[2], frame_words[1]
-        else: frame_words.reverse()
-        if dpl < cpl: frame_words += old_esp, old_ss
-        n = len(frame_words)
-        mask = 0xFFFFFFFF if wide else 0xFFFF
-        top = esp - 4 * n & mask
-        if top + 4 * n > mask + 1: self._push_wrapped(stack_base, esp, mask, frame_words, dpl == 3)
-        else:
-            linear = stack_base + top & 0xFFFFFFFF
-            if linear & 0xFFF <= 0x1000 - 4 * n:
-                pa = self.translate(linear, True, dpl == 3)
-                _frames[n](self.u8, pa, *frame_words)
-            else: self._push_wrapped(stack_base, esp, mask, frame_words, dpl == 3)
-        # nothing can fail any more
-        at = f.CS * 4
-        _segment(engine.state_bytes, at, selector & 0xFFFC | dpl, segment_base(a, b), limit, b)
-        new = hflags & ~(HF_CPL | HF_INHIBIT | HF_CS32 | HF_TF | HF_RF | HF_VM) | dpl
-        if b & 0x400000: new |= HF_CS32
-        if dpl < cpl:
-            _segment(engine.state_bytes, f.SS * 4, ss, stack_base, segment_limit(sa, sb), sb)
-            new = new & ~(HF_SS32 | HF_ADDSEG) | (HF_SS32 if wide else 0)
-            if not b & 0x400000 or stack_base or state[f.DS + 2] or state[f.ES + 2]: new |= HF_ADDSEG
-        state[f.HFLAGS] = new
-        state[f.ESP] = old_esp & ~mask | top if not wide and dpl == cpl else top
-        state[f.EIP] = offset
-        flags = state[f.EFLAGS] & _LOST
-        state[f.EFLAGS] = flags & ~EF_IF if kind == 0xE else flags
-        self.tally[dpl][vector] += 1
-        if dpl and self.heard: self.heard(vector, error, cpl, top, b''.join(word.to_bytes(4, 'little') for word in frame_words))
-        if page is not None and dpl < cpl: self._learn(vector, lo, hi, cpl, soft)
+# %% ../../nbs/1_preparation/40_traps.ipynb #40
+def find_stack(
+    cpu,
+    ring: int, # of the handler, further in than the program
+    ext: int, # 1 unless an `int` has asked for it
+) -> tuple: # ESP, Segment
+    "The stack for a ring, from the TSS, checked. Raises Fault, PageFault."
+    state, f, at = cpu.state, cpu.f, 4 + 8 * ring
+    if at + 7 > state[f.TR + 4]: raise Fault(TS, state[f.TR] & 0xFFFC | ext)
+    esp, selector = read_word(cpu, state[f.TR + 2] + at), read_word(cpu, state[f.TR + 2] + at + 4) & 0xFFFF
+    name = selector & 0xFFFC | ext
+    if not selector & 0xFFFC: raise Fault(TS, ext)
+    if selector & 3 != ring: raise Fault(TS, name)
+    stack = fetch_segment(cpu, selector, TS, ext)
+    if stack.dpl != ring or stack.access & 0x1A00 != 0x1200: raise Fault(TS, name)      # writable data of that ring
+    if not stack.present: raise Fault(SS, name)
+    return esp, stack
 
-    def _push_wrapped(self, base, esp, mask, words, user):
-        "Push a frame that crosses a page or the end of a 16-bit stack, one word at a time, from the top."
-        places = []
-        for word in reversed(words):
-            esp = esp - 4 & mask
-            linear = base + esp & 0xFFFFFFFF
-            if linear & 0xFFF <= 0xFFC: pas = [self.translate(linear, True, user) + i for i in range(4)]
-            else: pas = [self.translate(linear + i & 0xFFFFFFFF, True, user) for i in range(4)]
-            places.append((pas, word))
-        for pas, word in places:
-            for i, pa in enumerate(pas): self.u8[pa] = word >> 8 * i & 0xFF
+# %% ../../nbs/1_preparation/40_traps.ipynb #44
+def push_frame(
+    cpu,
+    stack: Segment,
+    esp: int,
+    words: list, # in the order in which they are pushed
+) -> int: # the new ESP
+    "Push words, with the rights of the stack's ring, or none of them. Raises PageFault."
+    mask, user, places = 0xFFFFFFFF if stack.wide else 0xFFFF, stack.selector & 3 == 3, []
+    for n in range(1, len(words) + 1):
+        linear = stack.base + (esp - 4 * n & mask) & 0xFFFFFFFF
+        pa = cpu.translate(linear, True, user)
+        whole = linear & 0xFFF <= 0xFFC
+        places.append([pa + i if whole else cpu.translate(linear + i & 0xFFFFFFFF, True, user) for i in range(4)])
+    for bytes_at, word in zip(places, words):
+        for i, pa in enumerate(bytes_at): cpu.u8[pa] = word >> 8 * i & 0xFF
+    return esp & ~mask | esp - 4 * len(words) & mask
 
-    def exception(self, vector: int, error: int = None, soft: bool = False, eip: int = None, external: bool = False) -> bool:
-        "Deliver `vector`, or the fault that comes of it, or a double fault. False: triple fault, the processor shuts down."
-        state, f = self.engine.state, self.engine.f
-        resume = EF_RF if vector in RESUME and not soft and not external else 0
-        kind = None if soft or external else vector          # an interrupt is benign: no second fault doubles it
-        second = None
-        for _ in range(8):
-            try:
-                self.deliver(vector, error, soft, eip, resume)
-                return True
-            except PageFault as fault:
-                second = PF, fault.errcode
-                state[f.CR2] = fault.vaddr
-            except Fault as fault: second = fault.vector, fault.error
-            if kind == DF: return False
-            if kind is not None and doubles(kind, second[0]): vector, error = DF, 0
-            else: vector, error = second
-            kind, soft, resume = vector, False, EF_RF if vector in RESUME else 0
-        return False
+# %% ../../nbs/1_preparation/40_traps.ipynb #48
+HF_CPL, HF_INHIBIT, HF_CS32, HF_SS32, HF_ADDSEG, HF_TF, HF_TS, HF_RF, HF_VM = 3, 1 << 3, 1 << 4, 1 << 5, 1 << 6, 1 << 8, 1 << 11, 1 << 16, 1 << 17
+EF_TF, EF_IF, EF_IOPL, EF_NT, EF_RF, EF_VM = 0x100, 0x200, 0x3000, 0x4000, 0x10000, 0x20000
+HF_KEPT = ~(HF_CPL | HF_INHIBIT | HF_CS32 | HF_SS32 | HF_ADDSEG | HF_TF | HF_RF | HF_VM)
+EF_KEPT = 0xFFFFFFFF & ~(EF_TF | EF_NT | EF_RF | EF_VM)
+
+# %% ../../nbs/1_preparation/40_traps.ipynb #51
+_segment = Struct('<I4xQII').pack_into           # as the engine keeps it
+
+def load(
+    cpu,
+    register: str, # 'CS', 'SS' ...
+    segment: Segment,
+):
+    "Put a segment into a segment register of the engine, and nothing else."
+    _segment(cpu.engine.state_bytes, getattr(cpu.f, register) * 4, *segment)
+
+def enter(
+    cpu,
+    code: Segment,
+    stack: Segment,
+    esp: int,
+    eip: int,
+    kind: int, # of gate
+):
+    "Be at the handler, in its ring, on its stack. Cannot fail."
+    state, f = cpu.state, cpu.f
+    load(cpu, 'CS', code)
+    load(cpu, 'SS', stack)
+    hidden = state[f.HFLAGS] & HF_KEPT | code.selector & 3 | (HF_CS32 if code.wide else 0) | (HF_SS32 if stack.wide else 0)
+    based = stack.base or state[f.DS + 2] or state[f.ES + 2]
+    state[f.HFLAGS] = hidden if code.wide and not based else hidden | HF_ADDSEG
+    state[f.ESP], state[f.EIP] = esp, eip
+    state[f.EFLAGS] &= EF_KEPT & ~EF_IF if kind == INTERRUPT_GATE else EF_KEPT
+
+# %% ../../nbs/1_preparation/40_traps.ipynb #55
+def deliver_by_the_book(
+    cpu,
+    vector: int,
+    error: int, # error code, or None
+    soft: bool, # by `int n`, `int3` or `into`: the gate's DPL counts
+    resume: int, # EF_RF for faults
+):
+    "Enter the handler for `vector`. Raises Fault or PageFault, with nothing changed."
+    state, f, ext = cpu.state, cpu.f, 0 if soft else 1
+    lo, hi = find_gate(cpu, vector, soft)
+    code, offset, cpl = find_code(cpu, lo >> 16, ext), hi & 0xFFFF0000 | lo & 0xFFFF, state[f.HFLAGS] & 3
+    frame = [cpu.engine.eflags() & ~EF_RF | resume, state[f.CS], state[f.EIP]] + ([] if error is None else [error])
+    if inwards := code.selector & 3 < cpl:
+        esp, stack = find_stack(cpu, code.selector & 3, ext)
+        frame = [state[f.SS], state[f.ESP]] + frame
+    else: esp, stack = state[f.ESP], Segment(state[f.SS], state[f.SS + 2], state[f.SS + 4], state[f.SS + 5])
+    if offset > code.limit: raise Fault(GP, ext)
+    code, stack = mark_accessed(cpu, code), mark_accessed(cpu, stack) if inwards else stack
+    enter(cpu, code, stack, push_frame(cpu, stack, esp, frame), offset, hi >> 8 & 0xF)
+
+# %% ../../nbs/1_preparation/40_traps.ipynb #58
+def exception(
+    cpu,
+    vector: int,
+    error: int = None, # error code, where there is one
+    soft: bool = False, # by `int n`, `int3` or `into`
+    external: bool = False, # from outside
+) -> bool: # False: triple fault
+    "Deliver `vector`, or the fault that comes of it, or a double fault."
+    first = None if soft or external else vector
+    resume = EF_RF if first in RESUME else 0
+    while True:
+        try: cpu.deliver(vector, error, soft, resume)
+        except PageFault as fault: second, why, cpu.state[cpu.f.CR2] = PF, fault.errcode, fault.vaddr
+        except Fault as fault: second, why = fault.vector, fault.error
+        else: return True
+        if first == DF: return False
+        vector, error = (DF, 0) if first is not None and doubles(first, second) else (second, why)
+        first, soft, resume = vector, False, EF_RF if vector in RESUME else 0

@@ -86,11 +86,11 @@ class Witness:
         self.last = address
         self.story.append(('insn', address, self.cpu.state[self.cpu.f.HFLAGS] & 3))
 
-    def deliver(self, vector, error=None, soft=False, eip=None, resume=0):
+    def deliver(self, vector, error=None, soft=False, resume=0):
         "In the processor's place: EIP is behind an `int` and a single step, and at a fault."
         seen = Delivered(self.cpu, vector, error, soft, self.last if soft or vector == DB else self.cpu._linear())
         self.story.append(('delivery', seen))
-        try: type(self.cpu).deliver(self.cpu, vector, error, soft, eip, resume)
+        try: type(self.cpu).deliver(self.cpu, vector, error, soft, resume)
         except Exception as refusal:
             seen.refused = refusal
             raise
