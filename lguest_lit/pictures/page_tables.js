@@ -115,9 +115,9 @@ function render({ model, el }) {
         return h("span", { class: n !== was ? "new" : "" }, `${n} ${kernel ? "kernel" : "user"} page${n === 1 ? "" : "s"}${n !== was && old ? `, were ${was}` : ""}`);
       };
       return h("button.slot", { type: "button", "aria-pressed": String(k === slot()), disabled: !it, onclick: () => set("slot", k) },
-        h("b", {}, `${k === f.current ? "▶ " : ""}slot ${k}${k === f.current ? ", in use" : ""}`),
+        h("b", {}, it && k === f.current ? `▶ slot ${k}, in use` : `slot ${k}`),
         it ? [h("span.mono", { class: moved ? "new" : "" }, named(it[0])), moved && h("span.new", {}, old ? `${named(old[0])} had to leave` : "was blank"), pages(false), pages(true)]
-          : h("span.soft", {}, "never used"));
+          : h("span.soft", { class: old ? "new" : "" }, old ? "given back" : "has no page"));
     })), model.get("slot") < 0 ? "" : h("button", { type: "button", onclick: () => set("slot", -1) }, "follow the one in use"));
   }
 
@@ -139,8 +139,12 @@ function render({ model, el }) {
       piece(0, 10, top(vaddr), "entry of the top level"), piece(10, 10, low(vaddr), "entry of the PTE page"), piece(20, 12, vaddr & FLAGS, "byte of the page")));
   }
 
+  const no_tables = () => h("p.soft", {}, "There are no tables any more.");
+
   function walk(box) {
-    const vaddr = model.get("vaddr"), access = model.get("access"), v = view(now(), slot()), g = asked(film, v, vaddr, access), c = walked(v, vaddr, access);
+    const vaddr = model.get("vaddr"), access = model.get("access"), v = view(now(), slot());
+    if (!v) return box.replaceChildren(no_tables());
+    const g = asked(film, v, vaddr, access), c = walked(v, vaddr, access);
     const line = (where, entry, what) => h("tr", {}, h("td.mono", {}, where), entry === undefined ? h("td.soft", { colspan: 2 }, "not looked at")
       : [h("td.mono", { title: inWords(entry) }, short(entry)), h("td.mono", { title: inWords(entry) }, letters(entry))], h("td.mono", {}, entry & P ? what(entry >>> 12) : ""));
     const table = (...rows) => h("div.scroll", {}, h("table.walk", {}, h("tbody", {}, rows)));
@@ -175,7 +179,9 @@ function render({ model, el }) {
   }
 
   function levels(box) {
-    const k = slot(), v = view(now(), k), v0 = view(before(), k) || { gtop: NONE, stop: NONE, gbelow: () => NONE, sbelow: () => NONE }, i = top(model.get("vaddr"));
+    const k = slot(), v = view(now(), k);
+    if (!v) return box.replaceChildren(no_tables());
+    const v0 = view(before(), k) || { gtop: NONE, stop: NONE, gbelow: () => NONE, sbelow: () => NONE }, i = top(model.get("vaddr"));
     const moved = v.cr3 !== v0.cr3;                      // another table altogether: the Guest has changed nothing in it
     const g = v.gtop || NONE, gb = v.gbelow(i) || NONE, sb = v.sbelow(i) || NONE;
     const table = (caption, body) => h("div.scroll.tall", { tabindex: 0, role: "region", "aria-label": caption }, h("table", {}, h("thead", {}, h("tr", {},
@@ -192,20 +198,20 @@ function render({ model, el }) {
     const at = (frame, k, vaddr) => { const v = view(frame, k); return v ? v.sbelow(top(vaddr))?.[low(vaddr)] : undefined; };
     const text = (frame, k, vaddr) => { const e = at(frame, k, vaddr); return !frame.slots[k] ? "" : e === undefined ? "no PTE page" : !e ? "empty" : `${short((e >>> 12) - film.base)} ${letters(e)}`; };
     box.replaceChildren(h("h4.w0", {}, "The same address in all shadows, as Guest pages"), h("div.scroll", {}, h("table", {}, h("thead", {}, h("tr", {}, h("th", {}, ""),
-      f.slots.map((it, k) => h("th", {}, `${k === f.current ? "▶ " : ""}slot ${k}`, h("br", {}), it ? named(it[0]) : "never used")))),
+      f.slots.map((it, k) => h("th", {}, k === f.current ? "▶ " : "", it ? h("button.link", { type: "button", title: `look at slot ${k}`, onclick: () => set("slot", k) }, `slot ${k}`) : `slot ${k}`, h("br", {}), it ? named(it[0]) : "has no page")))),
       h("tbody", {}, places.map(([vaddr, name]) => h("tr", {}, h("td", {}, name, " ", pick(vaddr)),
         f.slots.map((_, k) => h("td.mono", { class: text(f, k, vaddr) !== text(b, k, vaddr) ? "new" : "" }, text(f, k, vaddr)))))))));
   }
 
   function held(box) {
     const f = now(), b = before(), v = view(f, slot()), vaddr = model.get("vaddr");
-    const gpte = v.gbelow(top(vaddr))?.[low(vaddr)] || 0, gpns = [...new Set([...watch, ...(gpte & P && gpte >>> 12 < film.pages ? [gpte >>> 12] : [])])];
+    const gpte = v?.gbelow(top(vaddr))?.[low(vaddr)] || 0, gpns = [...new Set([...watch, ...(gpte & P && gpte >>> 12 < film.pages ? [gpte >>> 12] : [])])];
     const count = (frame, pfn) => frame.refs[pfn] ?? 1;
-    const ptes = (frame) => Object.keys(frame.shadow).filter((pfn) => !ours_pte.has(+pfn)), ours_pte = new Set(f.slots.filter(Boolean).map(([, t]) => expand(f.shadow[t])[SWITCHER] >>> 12));
+    const ptes = (frame) => Object.keys(frame.shadow).filter((pfn) => !ours[pfn]);
     box.replaceChildren(h("h4", {}, "Who holds what"), ...gpns.map((gpn) => {
       const pfn = film.base + gpn, mine = holders(film, f, pfn), old = holders(film, b, pfn), n = count(f, pfn), was = count(b, pfn);
       return h("div.held", {}, h("span", {}, `Guest page ${short(gpn)} (frame ${short(pfn)}): `, h("b", { class: n === was ? "" : "new", "data-refs": gpn }, n === was ? n : `${was} → ${n}`), n === 1 ? " reference" : " references"),
-        h("span.chips", {}, h("span.chip", {}, "● the Launcher"), mine.map((who) => h("span.chip.w0", { class: old.includes(who) ? "" : "new" }, `◆ ${who}`)),
+        h("span.chips", {}, n > mine.length ? h("span.chip", {}, "● the Launcher") : "", n <= mine.length && was > old.length ? h("s.chip.soft", {}, "○ the Launcher") : "", mine.map((who) => h("span.chip.w0", { class: old.includes(who) ? "" : "new" }, `◆ ${who}`)),
           old.filter((who) => !mine.includes(who)).map((who) => h("s.chip.soft", {}, `◇ ${who}`))));
     }), h("div.held", {}, h("span", {}, "The shadows' own frames, one reference each: ", h("b", { class: ptes(f).length === ptes(b).length ? "" : "new", "data-frames": true }, ptes(f).length)),
       h("span.chips", {}, ptes(f).map((pfn) => h("span.chip", { class: pfn in b.shadow ? "" : "new" }, `${short(+pfn)}: ${f.refs[pfn]}`)),
@@ -245,7 +251,8 @@ function render({ model, el }) {
     @media (max-width: 480px) { td { white-space: normal; } td, th { padding: .15rem .25rem; } }`),
     frames.length > 1 ? stepper(model, frames.length, (n, of) => `${n} of ${of - 1}: ${says[n]}`, { ms: 1200 }) : "",
     ...boxes.flatMap(([, box]) => (needs_address && box.dataset.part === parts.find((p) => p !== "slots" && p !== "places") ? [ask, box] : [box])),
-    h("p.soft", {}, "Flags: p present, w writable, u user, a accessed, d dirty. Red and bold: changed in this turn."), legend([0, 2]));
+    h("p.soft", {}, has("walk") || has("tables") || has("places") ? "Flags: p present, w writable, u user, a accessed, d dirty. " : "", frames.length > 1 ? "Red and bold: changed in this turn." : ""),
+    parts.length > 1 || !has("split") ? legend([0, 2]) : "");
   for (const name of ["at", "vaddr", "slot", "access"]) model.on(`change:${name}`, draw);
   draw();
 }

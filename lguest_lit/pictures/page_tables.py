@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TOLD', 'PARTS', 'runs', 'guest_words', 'guest_tables', 'shadow_tables', 'snapshot', 'counters', 'fault_told',
-           'hcall_told', 'told', 'table_film', 'our_frames', 'PageTables', 'page_tables']
+           'hcall_told', 'told', 'table_film', 'add', 'our_frames', 'PageTables', 'page_tables']
 
 # %% ../../nbs/7_mastery/34_page_table_picture.ipynb #4
 from array import array
@@ -131,16 +131,23 @@ def table_film(
     move,                    # lets it out and in once
     limit: int = 60,         # turns at most
     first: str = 'Before.',  # said of the first moment
+    end: tuple = None,       # what is done when all is over, as a function, and the sentence for that
 ) -> dict:                   # for `page_tables`
-    "A snapshot before, and one after each turn until the Guest is dead."
+    "A snapshot before, and one after each turn until the Guest is dead; then `end`."
     film = dict(base=lg.mm.base_pfn, pages=lg.mm.pages, limit=lg.pfn_limit, offset=lg.page_offset, zero=lg.mm.zero_pfn, asks_top=lg.fixes.pgd_rights,
                 ours=our_frames(lg), frames=[snapshot(lg)], says=[first], about=[None])
     while lg.dead is None and len(film['frames']) <= limit:
         before = counters(lg)
         move()
-        sentence, about = told(lg, before)
-        for name, value in dict(frames=snapshot(lg), says=sentence, about=about).items(): film[name].append(value)
+        add(film, lg, *told(lg, before))
+    if end:
+        end[0]()
+        add(film, lg, end[1])
     return film
+
+def add(film: dict, lg: Lguest, sentence: str, about: int = None):
+    "One more moment: now."
+    for name, value in dict(frames=snapshot(lg), says=sentence, about=about).items(): film[name].append(value)
 
 def our_frames(
     lg: Lguest, # the Guest
@@ -150,7 +157,8 @@ def our_frames(
     code, shared = host.switcher_pages, len(host.switcher_pages) - 2 * host.nr_cpus
     named = {pfn: "the Switcher's code" for pfn in code[:shared]} | {pfn: f'register page of CPU {i // 2}' if i % 2 == 0 else f'state page of CPU {i // 2}'
                                                                     for i, pfn in enumerate(code[shared:])}
-    return {str(pfn): name for pfn, name in (named | {lg.regs_page: "this Guest's registers"}).items()}
+    tables = {pfn: f"the Switcher's PTE page of CPU {i}" for i, pfn in enumerate(host.switcher_pte_pages)}
+    return {str(pfn): name for pfn, name in (named | tables | {lg.regs_page: "this Guest's registers"}).items()}
 
 # %% ../../nbs/7_mastery/34_page_table_picture.ipynb #36
 PARTS = 'slots', 'split', 'walk', 'tables', 'places', 'holders'
