@@ -285,9 +285,10 @@ async function render({ model, el }) {
     if (live()) { say(`asking the machine who changed ${name} last …`); model.send({ ask: what === REGISTER ? "register" : "word", where, name, at: at(), insn: insn() }); return; }
     const film = filmed();
     if (film && insn()) {
-      const k = last_in_film(film, insn(), what, where);
+      const k = last_in_film(film, insn(), what, what === REGISTER ? name : where);
       if (k >= 0) { jump(at(), k); say(`${name}: by instruction ${k} of this stay, ${line_of(film, film.frames[k - 1])}`); return; }
     }
+    if (what === REGISTER && where < 0) { say(`${name}: the recording has the Guest's own registers only`); return; }
     let i = rec.last(what, where, at());
     const here = i >= 0 && rec.owner[i] === at() && !insn();
     if (here) i = rec.last(what, where, at() - 1);
@@ -323,7 +324,7 @@ async function render({ model, el }) {
   function last_in_film(film, upto_frame, what, where) {
     for (let k = Math.min(upto_frame - 1, film.frames.length - 1); k > 0; k--) {
       const frame = film.frames[k];
-      if (what === REGISTER ? data.registers[where] in frame.regs : (frame.writes || []).some((w) => w[3] - data.base === where)) return k;
+      if (what === REGISTER ? where in frame.regs : (frame.writes || []).some((w) => w[3] - data.base === where)) return k;
     }
     return -1;
   }
