@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TOLD', 'PARTS', 'runs', 'guest_words', 'guest_tables', 'shadow_tables', 'snapshot', 'counters', 'fault_told',
-           'hcall_told', 'told', 'table_film', 'add', 'our_frames', 'PageTables', 'page_tables']
+           'hcall_told', 'told', 'add', 'our_frames', 'table_film', 'PageTables', 'page_tables']
 
 # %% ../../nbs/7_mastery/34_page_table_picture.ipynb #4
 from array import array
@@ -41,6 +41,7 @@ def guest_words(
     end = addr + 4 * PTES_PER_PAGE
     return array('I', bytes(lg.mm.ram[addr:end])).tolist() if end <= lg.memory_end else None
 
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #16
 def guest_tables(
     lg: Lguest, # the Guest
     cr3: int,   # Guest-physical address of a top level
@@ -52,7 +53,7 @@ def guest_tables(
     read = {cr3: words} | {at: guest_words(lg, at) for at in sorted(below)}
     return {str(at): runs(words) for at, words in read.items() if words is not None}
 
-# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #16
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #19
 def shadow_tables(
     lg: Lguest, # the Guest
     pfn: int,   # frame of a shadow's top level
@@ -64,7 +65,7 @@ def shadow_tables(
         if entry & PRESENT: words[entry >> 12] = u32[entry >> 12 << 10:(entry >> 12) + 1 << 10].tolist()
     return {str(at): runs(table) for at, table in words.items()}
 
-# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #20
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #23
 def snapshot(
     lg: Lguest, # the Guest
 ) -> dict:
@@ -78,7 +79,7 @@ def snapshot(
     return dict(slots=[None if s.pgdir is None else [s.cr3, s.pgdir] for s in lg.pgdirs], current=lg.pgdidx, guest=guest, shadow=shadow,
                 refs=held | {pfn: refs[int(pfn)] for pfn in shadow}, in_use=lg.mem.in_use)
 
-# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #24
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #27
 TOLD = dict(NEW_PGTABLE=1, FLUSH_TLB=1, SET_PTE=3, SET_PMD=2, SET_STACK=3)   # hypercalls whose arguments are worth a word: how many
 
 def counters(
@@ -87,6 +88,7 @@ def counters(
     "What is counted in each turn."
     return list(lg.stats.traps), lg.stats.demand_fixed, lg.stats.demand_reflected
 
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #29
 def fault_told(
     lg: Lguest,   # the Guest
     vaddr: int,   # where
@@ -99,6 +101,7 @@ def fault_told(
     tried = f"{'a user program' if code & 4 else 'the kernel'} {'writes to' if code & 2 else 'reads'} {what}"
     return f"Page fault: {tried}. " + ('demand_page mends the shadow.' if fixed else "The Guest's own tables forbid it." if passed else '')
 
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #31
 def hcall_told(
     lg: Lguest, # the Guest
 ) -> str:
@@ -108,7 +111,7 @@ def hcall_told(
     args = [f'{value:#x}' for value in (regs.edx, regs.ebx, regs.ecx)][:TOLD.get(name, 0)]
     return f"Hypercall: {name}{' ' * bool(args)}{', '.join(args)}."
 
-# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #26
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #33
 def told(
     lg: Lguest,    # the Guest
     before: tuple, # `counters`, before the turn
@@ -125,7 +128,24 @@ def told(
         return hcall_told(lg) + end, about
     return (f'Trap {vector}.' if vector is not None else 'The Guest did not run.') + end, None
 
-# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #30
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #37
+def add(film: dict, lg: Lguest, sentence: str, about: int = None):
+    "One more moment: now."
+    for name, value in dict(frames=snapshot(lg), says=sentence, about=about).items(): film[name].append(value)
+
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #40
+def our_frames(
+    lg: Lguest, # the Guest
+) -> dict:      # frame: whose
+    "The Host's own frames that a shadow may show."
+    host = lg.host
+    code, shared = host.switcher_pages, len(host.switcher_pages) - 2 * host.nr_cpus
+    named = {pfn: "the Switcher's code" for pfn in code[:shared]} | {pfn: f'register page of CPU {i // 2}' if i % 2 == 0 else f'state page of CPU {i // 2}'
+                                                                    for i, pfn in enumerate(code[shared:])}
+    tables = {pfn: f"the Switcher's PTE page of CPU {i}" for i, pfn in enumerate(host.switcher_pte_pages)}
+    return {str(pfn): name for pfn, name in (named | tables | {lg.regs_page: "this Guest's registers"}).items()}
+
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #42
 def table_film(
     lg: Lguest,              # the Guest
     move,                    # lets it out and in once
@@ -145,22 +165,7 @@ def table_film(
         add(film, lg, end[1])
     return film
 
-def add(film: dict, lg: Lguest, sentence: str, about: int = None):
-    "One more moment: now."
-    for name, value in dict(frames=snapshot(lg), says=sentence, about=about).items(): film[name].append(value)
-
-def our_frames(
-    lg: Lguest, # the Guest
-) -> dict:      # frame: whose
-    "The Host's own frames that a shadow may show."
-    host = lg.host
-    code, shared = host.switcher_pages, len(host.switcher_pages) - 2 * host.nr_cpus
-    named = {pfn: "the Switcher's code" for pfn in code[:shared]} | {pfn: f'register page of CPU {i // 2}' if i % 2 == 0 else f'state page of CPU {i // 2}'
-                                                                    for i, pfn in enumerate(code[shared:])}
-    tables = {pfn: f"the Switcher's PTE page of CPU {i}" for i, pfn in enumerate(host.switcher_pte_pages)}
-    return {str(pfn): name for pfn, name in (named | tables | {lg.regs_page: "this Guest's registers"}).items()}
-
-# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #36
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #48
 PARTS = 'slots', 'split', 'walk', 'tables', 'places', 'holders'
 
 class PageTables(Picture):

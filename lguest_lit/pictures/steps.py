@@ -20,11 +20,13 @@ def table(
     cells = lambda row: [str(cell) for cell in (row if isinstance(row, (list, tuple)) else [row])]
     return dict(title=title, head=head, rows=[[str(name), *cells(row)] for name, row in rows.items()])
 
+# %% ../../nbs/7_mastery/40_steps_picture.ipynb #9
 class Steps(Picture):
     "Tables that change, a step at a time."
     module_name = 'steps'
     scene = traitlets.Int(0).tag(sync=True, picture=True)
 
+# %% ../../nbs/7_mastery/40_steps_picture.ipynb #11
 def steps(
     scenes: dict, # name: [(sentence, table, …)] for each step
     title: str,
