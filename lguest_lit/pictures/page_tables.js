@@ -147,14 +147,14 @@ function render({ model, el }) {
     const g = asked(film, v, vaddr, access), c = walked(v, vaddr, access);
     const line = (where, entry, what) => h("tr", {}, h("td.mono", {}, where), entry === undefined ? h("td.soft", { colspan: 2 }, "not looked at")
       : [h("td.mono", { title: inWords(entry) }, short(entry)), h("td.mono", { title: inWords(entry) }, letters(entry))], h("td.mono", {}, entry & P ? what(entry >>> 12) : ""));
-    const table = (...rows) => h("div.scroll", {}, h("table.walk", {}, h("tbody", {}, rows)));
+    const table = (whose, ...rows) => h("div.scroll", { tabindex: 0, role: "region", "aria-label": whose }, h("table.walk", {}, h("tbody", {}, rows)));
     const gbelow = g.gpgd & P ? `${short(g.gpgd & ~FLAGS)} + 4·${low(vaddr)}` : `entry ${low(vaddr)}`;
     box.replaceChildren(
-      h("div.box", {}, h("h4.w2", {}, "Through the Guest's tables"), table(
+      h("div.box", {}, h("h4.w2", {}, "Through the Guest's tables"), table("the Guest's entries",
         line(`${short(v.cr3)} + 4·${top(vaddr)}`, g.gpgd, (n) => `PTE page ${short(n)}`), line(gbelow, g.gpte, (n) => `page ${short(n)}`)),
         h("ul.checks", {}, g.checks.map(([ok, words]) => h("li", { class: ok ? "" : "new" }, `${ok ? "✓" : "✗"} ${words}`))),
         h("p.verdict", { "data-verdict": g.verdict }, c.pa === undefined ? g.words : `if it came to that: ${g.words}`)),
-      h("div.box", {}, h("h4.w0", {}, "Through the shadow"), table(
+      h("div.box", {}, h("h4.w0", {}, "Through the shadow"), table("the shadow's entries",
         line(`frame ${short(v.pgdir)}, entry ${top(vaddr)}`, c.spgd, (n) => `frame ${short(n)}`),
         line(c.spgd & P ? `frame ${short(c.spgd >>> 12)}, entry ${low(vaddr)}` : `entry ${low(vaddr)}`, c.spte, (n) => `frame ${short(n)}`)),
         c.spte & P ? h("p.soft", {}, frame_name(c.spte >>> 12)) : "",
@@ -197,7 +197,7 @@ function render({ model, el }) {
     const f = now(), b = before();
     const at = (frame, k, vaddr) => { const v = view(frame, k); return v ? v.sbelow(top(vaddr))?.[low(vaddr)] : undefined; };
     const text = (frame, k, vaddr) => { const e = at(frame, k, vaddr); return !frame.slots[k] ? "" : e === undefined ? "no PTE page" : !e ? "empty" : `${short((e >>> 12) - film.base)} ${letters(e)}`; };
-    box.replaceChildren(h("h4.w0", {}, "The same address in all shadows, as Guest pages"), h("div.scroll", {}, h("table", {}, h("thead", {}, h("tr", {}, h("th", {}, ""),
+    box.replaceChildren(h("h4.w0", {}, "The same address in all shadows, as Guest pages"), h("div.scroll", {}, h("table", {}, h("thead", {}, h("tr", {}, h("th", {}, "address"),
       f.slots.map((it, k) => h("th", {}, k === f.current ? "▶ " : "", it ? h("button.link", { type: "button", title: `look at slot ${k}`, onclick: () => set("slot", k) }, `slot ${k}`) : `slot ${k}`, h("br", {}), it ? named(it[0]) : "has no page")))),
       h("tbody", {}, places.map(([vaddr, name]) => h("tr", {}, h("td", {}, name, " ", pick(vaddr)),
         f.slots.map((_, k) => h("td.mono", { class: text(f, k, vaddr) !== text(b, k, vaddr) ? "new" : "" }, text(f, k, vaddr)))))))));
@@ -244,7 +244,7 @@ function render({ model, el }) {
     .slot[aria-pressed="true"] { background: var(--g0); color: var(--ink); border: 2px solid var(--w0); }
     .split { display: flex; gap: 3px; max-width: 44rem; } .piece { display: grid; justify-items: center; align-content: start; gap: .1rem; min-width: 0; text-align: center; font-size: 12.5px; }
     .bits { background: var(--g1); border-radius: 4px; width: 100%; letter-spacing: .15em; padding: .2rem 0; overflow-wrap: anywhere; } .piece:nth-child(2) .bits { background: var(--g2); } .piece:nth-child(3) .bits { background: var(--g3); }
-    .checks { list-style: none; padding: 0; margin: .4rem 0; } .verdict { font-weight: 650; } .walk td { border: 0; padding: .1rem .5rem .1rem 0; }
+    .checks { list-style: none; padding: 0; margin: .4rem 0; } .verdict { font-weight: 650; } .walk td { white-space: normal; border: 0; padding: .1rem .5rem .1rem 0; }
     .tall { max-height: 17rem; } .here td { background: var(--g1); } .here td.new { background: var(--new-ground); } thead th { position: sticky; top: 0; background: var(--box); }
     .link { border: 0; padding: 0; min-height: 0; background: none; text-decoration: underline; }
     .held { margin: .5rem 0; } .chips { display: flex; flex-wrap: wrap; gap: .3rem; margin-top: .2rem; } .chip { border: 1px solid var(--line); border-radius: 1em; padding: 0 .6em; background: var(--box); font-size: 12.5px; } .chip.new { background: var(--new-ground); }
