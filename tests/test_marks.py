@@ -63,7 +63,7 @@ PICTURES = {
     'H:000': 'steps', 'H:010': 'address_space',
     'H:030': 'run_guest',
     'H:100': 'hypercall_ring', 'H:110': 'hypercall_ring', 'H:120': 'hypercall_ring',
-    'H:130': 'trap_microscope',
+    'H:130': 'trap_microscope steps',
     'H:200': 'interrupt_decision bit_fields', 'H:210': 'trap_microscope', 'H:220': 'trap_microscope',
     'H:230': 'bit_fields', 'H:235': 'bit_fields',
     'H:240': 'descriptor_tables trap_microscope', 'H:250': 'trap_microscope', 'H:260': 'trap_microscope',
