@@ -65,7 +65,7 @@ def run_guest_once(
     if why != 'halted' or state[f.EIP] != host.symbols['run_guest_once_done']: host.check(why, 'run_guest_once_done')
     lg.stats.world_switches += 1
 
-# %% ../nbs/5_host/H030_run_guest.ipynb #21
+# %% ../nbs/5_host/H030_run_guest.ipynb #23
 def set_ts(
     lg: Lguest, # a Guest that has asked for it
 ):
@@ -73,14 +73,14 @@ def set_ts(
     cpu = lg.host.cpu
     if not cpu.state[cpu.f.CR0] & 8: cpu.set_ts(True)
 
-# %% ../nbs/5_host/H030_run_guest.ipynb #27
+# %% ../nbs/5_host/H030_run_guest.ipynb #29
 def fail(
     number: int, # errno
 ):
     "Raise what a system call that fails with this errno looks like [facts 3.2]."
     raise OSError(number, os.strerror(number))
 
-# %% ../nbs/5_host/H030_run_guest.ipynb #30
+# %% ../nbs/5_host/H030_run_guest.ipynb #32
 def handle_trap(
     lg: Lguest, # the Guest, stopped
     trap: int,  # vector
@@ -102,7 +102,7 @@ def handle_trap(
     if not deliver_trap(lg, trap):
         kill_guest(lg, f'unhandled trap {trap} at {regs.eip:#x} ({cr2 if trap == 14 else regs.errcode:#x})')
 
-# %% ../nbs/5_host/H030_run_guest.ipynb #38
+# %% ../nbs/5_host/H030_run_guest.ipynb #40
 def run_guest(
     lg: Lguest, # the Guest
 ) -> tuple: # ('dma', address, key)

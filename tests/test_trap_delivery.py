@@ -164,7 +164,7 @@ def expected(gates, tss, cpl, flags, first, vector, error, soft, length):
 FAULTS = {'div': ('f7f1', 0, None, {}), 'ud2': ('0f0b', 6, None, {}), 'cli': ('fa', 13, 0, {}), 'hlt': ('f4', 13, 0, {}),
           'in': ('e410', 13, 0, {}), 'bound': ('620500060000', 5, None, {'eax': 9}),
           'load absent': ('a100000800', 14, {0: 0, 1: 0, 3: 4}, {}), 'store absent': ('a300000800', 14, {0: 2, 1: 2, 3: 6}, {}),
-          'store kernel': ('a300100800', 14, {3: 7}, {}), 'es absent': ('8ec1', 11, 0x40, {'ecx': GONE_DATA | 3}),
+          'store kernel': ('a300100800', 14, {3: 7}, {}), 'sysenter': ('0f34', 13, 0, {}), 'syscall': ('0f05', 6, None, {}), 'es absent': ('8ec1', 11, 0x40, {'ecx': GONE_DATA | 3}),
           'ss absent': ('8ed1', 12, 0x40, {'ecx': GONE_DATA | 3}), 'es beyond': ('8ec1', 13, BEYOND, {'ecx': BEYOND | 1})}
 SOFT = {'int3': ('cc', 3), 'int 3': ('cd03', 3), 'into': ('ce', 4), 'int 0x80': ('cd80', 0x80), 'int 13': ('cd0d', 13), 'int 14': ('cd0e', 14),
         'int beyond': ('cd90', 0x90), 'int 8': ('cd08', 8)}

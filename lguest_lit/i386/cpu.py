@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NONE', 'PUSHF', 'LOADS_FLAGS', 'SHADOW', 'NMI_MASKED', 'REGISTERS', 'CODE', 'STUBS', 'STACK0', 'STACK1', 'SELECTORS',
            'guarded', 'int_length', 'shut_down_unless', 'software_interrupt', 'on_exception', 'port_access',
-           'on_invalid', 'Block', 'on_block', 'watch_first_block', 'run', 'end_of_step', 'own_flag_off',
+           'on_invalid', 'on_fast_call', 'Block', 'on_block', 'watch_first_block', 'run', 'end_of_step', 'own_flag_off',
            'pushed_flag_off', 'ran_hlt', 'one_instruction', 'step', 'run_to', 'let_in', 'raise_irq', 'raise_nmi',
            'kick', 'registers', 'load_segment', 'set_ts', 'snapshot', 'restore', 'hook_up', 'CPU', 'flat_memory',
            'flat_machine', 'trapped']
@@ -30,6 +30,7 @@ _INVALID = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_void_p)
 _EDGE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 _IN = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)
 _OUT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p)
+_FAST = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #10
 def guarded(
@@ -85,6 +86,7 @@ def on_exception(cpu, vector, _):
     engine, state, f = cpu.engine, cpu.state, cpu.f
     if not engine.live: engine.load()
     state[f.OLD] = NONE                       # or the engine would call the next one a double fault
+    if vector == DB and cpu._late_trap: cpu._late_trap = False; return
     if cpu._stepping and end_of_step(cpu, vector): return
     if state[f.IS_INT]: software_interrupt(cpu, vector)
     elif vector != GP or not cpu.io_sites or not port_access(cpu):
@@ -116,12 +118,23 @@ def on_invalid(cpu, _) -> bool:
     engine.store()
     return True
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #32
+# %% ../../nbs/1_preparation/50_cpu.ipynb #31
+def on_fast_call(cpu, vector, error):
+    "SYSENTER or SYSCALL, and nobody has switched them on: the fault that comes of it."
+    state, f = cpu.state, cpu.f
+    cpu.engine.load()
+    cpu._late_trap = vector == GP and state[f.EFLAGS] & EF_TF
+    if cpu._stepping: end_of_step(cpu, vector)
+    shut_down_unless(cpu, exception(cpu, vector, error))
+    state[f.EIP] = state[f.EIP] - 2 & 0xFFFFFFFF
+    cpu.engine.store()
+
+# %% ../../nbs/1_preparation/50_cpu.ipynb #35
 class Block(ctypes.Structure):
     "What the engine tells of a block it has just translated."
     _fields_ = [('pc', ctypes.c_uint64), ('icount', ctypes.c_uint16), ('size', ctypes.c_uint16)]
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #35
+# %% ../../nbs/1_preparation/50_cpu.ipynb #38
 def on_block(cpu, current, _previous, _user):
     "A block has been translated and is about to run."
     cpu.engine.load()
@@ -131,14 +144,14 @@ def on_block(cpu, current, _previous, _user):
         cpu._again = True                        # leave before it runs, and come back to the guarded one
         cpu.engine.stop(cpu.engine.handle)
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #38
+# %% ../../nbs/1_preparation/50_cpu.ipynb #41
 def watch_first_block(cpu):
     "The block that the engine is about to start with."
     pc = cpu._linear()
     code = cpu._fetch(pc, 0x1000 - (pc & 0xFFF) + 15)
     if IO_BYTES.search(code): guard_io(cpu, code, pc)
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #41
+# %% ../../nbs/1_preparation/50_cpu.ipynb #44
 def _linear(cpu, offset=0):
     "EIP, or so many bytes behind it, as a linear address."
     return cpu.state[cpu.f.CS + 2] + cpu.state[cpu.f.EIP] + offset & 0xFFFFFFFF
@@ -148,7 +161,7 @@ def _byte(cpu, offset=0):
     try: return cpu.u8[cpu.translate(cpu._linear(offset), mark=False)]
     except (PageFault, IndexError): return None
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #44
+# %% ../../nbs/1_preparation/50_cpu.ipynb #47
 def _fetch(cpu, linear, size):
     "The bytes at a linear address, as far as they are mapped."
     out = b''
@@ -161,7 +174,7 @@ def _fetch(cpu, linear, size):
     except PageFault: pass
     return out
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #48
+# %% ../../nbs/1_preparation/50_cpu.ipynb #51
 def run(
     cpu,
     count: int = 0, # stop after so many instructions; 0: never
@@ -191,16 +204,16 @@ def run(
         elif count: return 'count'
     return 'shutdown'
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #51
+# %% ../../nbs/1_preparation/50_cpu.ipynb #54
 def _broken(cpu, error):
     "The engine gave up: an error of ours goes on, one of its own shuts the processor down."
     if cpu._error: ours, cpu._error = cpu._error, None; raise ours
     cpu.shutdown = f'the engine stopped with error {error} at {cpu.state[cpu.f.EIP]:#x}'
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #60
+# %% ../../nbs/1_preparation/50_cpu.ipynb #63
 PUSHF, LOADS_FLAGS, SHADOW = 0x9C, (0x9D, 0xCF), (0x8E, 0x17, 0xFB)      # SHADOW: mov ss, pop ss, sti hold off what follows
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #62
+# %% ../../nbs/1_preparation/50_cpu.ipynb #65
 def end_of_step(
     cpu,
     vector: int,
@@ -212,7 +225,7 @@ def end_of_step(
     own_flag_off(cpu)
     return False
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #65
+# %% ../../nbs/1_preparation/50_cpu.ipynb #68
 def own_flag_off(
     cpu,
     loaded: bool = False, # has the program just loaded EFLAGS?
@@ -223,14 +236,14 @@ def own_flag_off(
     state[f.HFLAGS] &= ~HF_TF
     cpu.engine.store()
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #68
+# %% ../../nbs/1_preparation/50_cpu.ipynb #71
 def pushed_flag_off(cpu):
     "PUSHF has pushed the trap flag that is ours: take it off the stack."
     state, f = cpu.state, cpu.f
     esp = state[f.ESP] + 1 & (0xFFFFFFFF if state[f.HFLAGS] & HF_SS32 else 0xFFFF)
     cpu.u8[cpu.translate(state[f.SS + 2] + esp & 0xFFFFFFFF, mark=False)] &= 0xFE
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #70
+# %% ../../nbs/1_preparation/50_cpu.ipynb #73
 def ran_hlt(
     cpu,
     at: int, # EIP before the step
@@ -244,7 +257,7 @@ def ran_hlt(
         at += insn.size if insn else 0
     return cpu.state[cpu.f.EIP] == at + 1 & 0xFFFFFFFF
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #73
+# %% ../../nbs/1_preparation/50_cpu.ipynb #76
 def one_instruction(cpu) -> str: # 'count', 'halted' or 'shutdown'
     "One instruction, by the processor's own trap flag. A trap in it is delivered and ends the step."
     engine, state, f = cpu.engine, cpu.state, cpu.f
@@ -266,12 +279,12 @@ def one_instruction(cpu) -> str: # 'count', 'halted' or 'shutdown'
     if cpu._error or error: cpu._broken(error)
     return 'shutdown' if cpu.shutdown else 'halted' if ran_hlt(cpu, at, first) else 'count'
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #75
+# %% ../../nbs/1_preparation/50_cpu.ipynb #78
 def step(cpu) -> str: # as `run`
     "Run one instruction."
     return cpu.run(count=1)
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #78
+# %% ../../nbs/1_preparation/50_cpu.ipynb #81
 def run_to(
     cpu,
     eip: int, # where to stop, before the instruction there
@@ -283,7 +296,7 @@ def run_to(
         if (why := cpu.step()) != 'count': return why
     return 'count'
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #82
+# %% ../../nbs/1_preparation/50_cpu.ipynb #85
 NMI_MASKED = 4                       # in the word behind the hidden flags
 
 def let_in(cpu) -> bool:
@@ -299,7 +312,7 @@ def let_in(cpu) -> bool:
     cpu.engine.store()
     return True
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #84
+# %% ../../nbs/1_preparation/50_cpu.ipynb #87
 def raise_irq(cpu, vector: int):
     "An interrupt line goes up; safe to call from another thread."
     cpu.irqs.append(vector)
@@ -310,13 +323,13 @@ def raise_nmi(cpu):
     cpu.nmi = True
     cpu.engine.stop(cpu.engine.handle)
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #87
+# %% ../../nbs/1_preparation/50_cpu.ipynb #90
 def kick(cpu):
     "Make `run` return soon, between two instructions; safe to call from another thread."
     cpu._kicked = True
     cpu.engine.stop(cpu.engine.handle)
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #90
+# %% ../../nbs/1_preparation/50_cpu.ipynb #93
 REGISTERS = ('eax', 'ecx', 'edx', 'ebx', 'esp', 'ebp', 'esi', 'edi', 'eip', 'cs', 'ss', 'ds', 'es', 'fs', 'gs', 'cr0', 'cr2', 'cr3', 'cr4')
 
 def registers(cpu) -> dict:
@@ -326,7 +339,7 @@ def registers(cpu) -> dict:
     values['eflags'] = cpu.engine.eflags()
     return values
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #93
+# %% ../../nbs/1_preparation/50_cpu.ipynb #96
 def load_segment(
     cpu,
     name: str, # 'cs' to 'gs', or 'tr'
@@ -346,7 +359,7 @@ def load_segment(
     if name == 'tr': cpu.u8[cpu.translate(state[f.GDTR] + (selector & 0xFFF8) + 5, write=True)] |= 2
     cpu.engine.store()
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #96
+# %% ../../nbs/1_preparation/50_cpu.ipynb #99
 def set_ts(
     cpu,
     on: bool = True,
@@ -358,12 +371,12 @@ def set_ts(
     state[f.HFLAGS] = state[f.HFLAGS] | HF_TS if on else state[f.HFLAGS] & ~HF_TS
     cpu.engine.store()
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #99
+# %% ../../nbs/1_preparation/50_cpu.ipynb #102
 def snapshot(cpu) -> tuple:
     "CPU and memory as they are now."
     return cpu.engine.save(), cpu.memory.snapshot(), list(cpu.irqs), cpu.nmi, cpu.shutdown
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #102
+# %% ../../nbs/1_preparation/50_cpu.ipynb #105
 def restore(
     cpu,
     saved: tuple, # from `snapshot`
@@ -375,7 +388,7 @@ def restore(
     cpu.engine.restore(engine)
     cpu.irqs = list(irqs)
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #105
+# %% ../../nbs/1_preparation/50_cpu.ipynb #108
 def hook_up(cpu):
     "Have the engine call all of these."
     hooks = ((UC_HOOK_INTR, _INTR(guarded(cpu, on_exception))), (UC_HOOK_INSN_INVALID, _INVALID(guarded(cpu, on_invalid, True))),
@@ -383,10 +396,12 @@ def hook_up(cpu):
     ports = ((x86.UC_X86_INS_IN, _IN(guarded(cpu, lambda cpu, port, size, _: cpu.port_in(port, size), 0))),
              (x86.UC_X86_INS_OUT, _OUT(guarded(cpu, lambda cpu, port, size, value, _: cpu.port_out(port, size, value)))))
     for kind, callback in hooks: cpu.engine.hook(kind, callback)
-    for insn, callback in ports: cpu.engine.hook(UC_HOOK_INSN, callback, 1, 0, ctypes.c_int(insn))
-    cpu._callbacks = hooks, ports                # the engine does not keep them alive
+    fast = ((x86.UC_X86_INS_SYSENTER, _FAST(guarded(cpu, lambda cpu, _: on_fast_call(cpu, GP, 0)))),
+            (x86.UC_X86_INS_SYSCALL, _FAST(guarded(cpu, lambda cpu, _: on_fast_call(cpu, UD, None)))))
+    for insn, callback in ports + fast: cpu.engine.hook(UC_HOOK_INSN, callback, 1, 0, ctypes.c_int(insn))
+    cpu._callbacks = hooks, ports, fast          # the engine does not keep them alive
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #107
+# %% ../../nbs/1_preparation/50_cpu.ipynb #110
 class CPU:
     "An i386 on `memory`: Unicorn's instructions and our traps."
     shortcuts = True                 # False: every delivery by the book
@@ -408,7 +423,7 @@ class CPU:
         self.shutdown = None                             # why the processor stopped for good
         self.irqs, self.nmi = [], False                  # raised from outside and not delivered yet
         self.io_sites = set()                            # linear addresses where an IN or OUT has been guarded
-        self._again = self._kicked = self._stepping = self._traced = False
+        self._again = self._kicked = self._stepping = self._traced = self._late_trap = False
         self._error, self._unlimited = None, 0
         hook_up(self)
 
@@ -419,7 +434,7 @@ class CPU:
     def port_out(self, port: int, size: int, value: int):
         "What an allowed OUT does: nothing is listening."
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #111
+# %% ../../nbs/1_preparation/50_cpu.ipynb #114
 CODE, STUBS, STACK0, STACK1 = 0x20000, 0x18000, 0x30000, 0x34000
 SELECTORS = {0: (0x08, 0x10), 1: (0x19, 0x21), 3: (0x2B, 0x33)}
 
@@ -440,7 +455,7 @@ def flat_memory(
     mem.write(0x11000, struct.pack('<1024I', *(n << 12 | 7 if n << 12 < size else 0 for n in range(1024))))
     return mem
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #113
+# %% ../../nbs/1_preparation/50_cpu.ipynb #116
 def flat_machine(
     code: bytes, # what to run, placed at 0x20000
     ring: int = 0, # 0, 1 or 3
@@ -458,7 +473,7 @@ def flat_machine(
     cpu.engine.store()
     return cpu
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #116
+# %% ../../nbs/1_preparation/50_cpu.ipynb #119
 def trapped(
     cpu: CPU,
 ) -> int: # vector, or None
