@@ -24,7 +24,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = 'page_tables', 'segments', 'interrupts_and_traps'
 TESTS = ('test_facts_calls_and_traps', 'test_facts_tables_and_protocol', 'test_kill_strings', 'test_several_guests', 'test_round_trip',
-         'test_differential', 'test_invariants')
+         'test_differential', 'test_invariants', 'test_trace')
 SWAPS = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.In: ast.NotIn,
          ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.Add: ast.Sub, ast.Sub: ast.Add, ast.BitAnd: ast.BitOr,
          ast.BitOr: ast.BitAnd, ast.LShift: ast.RShift, ast.RShift: ast.LShift, ast.And: ast.Or, ast.Or: ast.And}
