@@ -56,7 +56,7 @@ class VirtualClock(Alarms):
         if self.next is not None: self.time = max(self.time, self.next)
         else: time.sleep(0.01)
 
-# %% ../nbs/5_host/H020_clock.ipynb #27
+# %% ../nbs/5_host/H020_clock.ipynb #28
 class WallClock(Alarms):
     "Real time; a thread interrupts the CPU at each alarm, and a hundred times a second in any case."
     def __init__(self, hz: int = 100):

@@ -297,7 +297,8 @@ def listing(
 ) -> list:              # (address, bytes in hexadecimal, text)
     "The instructions around an address."
     starts = [start] if at <= start < eip else []
-    lead = next(filter(None, (sweep(code[s - at:], s, eip) for s in starts + list(range(max(at, eip - 40), eip)))), [])
+    starts = [] if start == eip else starts + list(range(max(at, eip - 40), eip))     # before a function there may be anything
+    lead = next(filter(None, (sweep(code[s - at:], s, eip) for s in starts)), [])
     rest = list(_plain.disasm_lite(code[eip - at:], eip, after))
     return [(a, code[a - at:a - at + n].hex(' '), f'{m} {o}'.strip()) for a, n, m, o in lead[-before:] + rest]
 

@@ -50,7 +50,7 @@ def fini(
     unmap_switcher(host)
     if host.cpu_had_pge: adjust_pge(host, True)
 
-# %% ../nbs/5_host/H000_init.ipynb #34
+# %% ../nbs/5_host/H000_init.ipynb #36
 class Host(Kernel):
     "A kernel with lguest loaded [H:000]: Guests, the Switcher's pages, clock, random numbers. Raises as `init` does."
     def __init__(self,

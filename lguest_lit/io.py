@@ -170,7 +170,7 @@ def send_dma(
             if not dma_transfer(lg, udma, info): dma_transfer(lg, udma, info)
             return
 
-# %% ../nbs/3_drivers/00_dma_bus.ipynb #40
+# %% ../nbs/3_drivers/00_dma_bus.ipynb #42
 def get_dma_buffer(
     lg: Lguest, # the Launcher's Guest
     ukey: int,  # key: Guest-physical address

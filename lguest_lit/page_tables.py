@@ -307,7 +307,7 @@ def guest_pagetable_flush_user(
     if lg.tape: lg.tape.flush(0)
     flush_user_mappings(lg, lg.pgdidx)
 
-# %% ../nbs/5_host/H440_flush.ipynb #22
+# %% ../nbs/5_host/H440_flush.ipynb #21
 def release_pgd(
     lg: Lguest,   # the Guest
     pgdir: Pgdir, # one of its allocated shadow tables
@@ -325,7 +325,7 @@ def release_pgd(
         put_page(spgd >> 12)
     pgdir.populated.discard(index)
 
-# %% ../nbs/5_host/H440_flush.ipynb #32
+# %% ../nbs/5_host/H440_flush.ipynb #31
 def release_pte(
     lg: Lguest, # the Guest
     spte: int,  # a shadow entry that is no longer used
@@ -333,7 +333,7 @@ def release_pte(
     "Give back the reference that get_pfn took. [H:460]"
     if spte & PRESENT: lg.mem.put_page(spte >> 12)
 
-# %% ../nbs/5_host/H440_flush.ipynb #42
+# %% ../nbs/5_host/H440_flush.ipynb #41
 def release_all_pagetables(
     lg: Lguest, # the Guest
 ) -> None:
@@ -342,7 +342,7 @@ def release_all_pagetables(
         if pgdir.pgdir is not None:
             for i in list(pgdir.populated): release_pgd(lg, pgdir, i)
 
-# %% ../nbs/5_host/H440_flush.ipynb #46
+# %% ../nbs/5_host/H440_flush.ipynb #45
 def guest_pagetable_clear_all(
     lg: Lguest, # the Guest
 ) -> None:
@@ -374,7 +374,7 @@ def init_guest_pagetable(
     lg.pgdirs[0].cr3 = pgtable
     alloc_pgdir(lg, lg.pgdirs[0])
 
-# %% ../nbs/5_host/H500_init_pagetables.ipynb #20
+# %% ../nbs/5_host/H500_init_pagetables.ipynb #22
 def free_guest_pagetable(
     lg: Lguest, # a Guest that is going away
 ) -> None:
@@ -384,7 +384,7 @@ def free_guest_pagetable(
         if pgdir.pgdir is not None: lg.mem.put_page(pgdir.pgdir)
         pgdir.pgdir, pgdir.base, pgdir.cr3 = None, 0, 0
 
-# %% ../nbs/5_host/H500_init_pagetables.ipynb #27
+# %% ../nbs/5_host/H500_init_pagetables.ipynb #29
 def init_pagetables(
     host: Any, # the Host: mem, nr_cpus, switcher_pages (code first, then two for each CPU)
 ) -> None:
@@ -405,7 +405,7 @@ def free_pagetables(
     for pfn in host.switcher_pte_pages: host.mem.put_page(pfn)
     host.switcher_pte_pages = []
 
-# %% ../nbs/5_host/H500_init_pagetables.ipynb #33
+# %% ../nbs/5_host/H500_init_pagetables.ipynb #35
 def populate_switcher_pte_page(
     host: Any,  # the Host
     cpu: int,   # number of the CPU

@@ -246,11 +246,12 @@ class TimeMachine:
         self.run_to(switch)
 
     def back(self) -> Moment:
-        "One instruction back; from the first of a stay to the last of the one before."
-        switch, insn = self.switch, self.insn
-        if insn: return self.goto(switch, insn - 1)
-        if not switch: return self.now
-        return self.goto(switch - 1, max(self.stay(switch - 1) - 1, 0))
+        "One instruction back; from the first of a stay to the last of the one before. (Two, where nobody can stop: behind `mov ss`.)"
+        here, (switch, insn) = self.now, (self.switch, self.insn)
+        if not insn and switch: switch, insn = switch - 1, self.stay(switch - 1)
+        for earlier in reversed(range(insn)):
+            if self.goto(switch, earlier) != here and self.now.switch == switch: break
+        return self.now
 
     def step(self) -> Moment:
         "One instruction forward."
@@ -307,6 +308,7 @@ class TimeMachine:
         if insn >= self.stay(self.switch): return self.to_switch(self.switch + 1)
         with Counter(self.host.cpu) as counter:
             if self.play(counter, insn): self.insn = counter.n
+        if self.insn >= self.stay(self.switch): self.to_switch(self.switch + 1)     # the last instruction could not be held up
 
     # looking
 

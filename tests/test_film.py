@@ -6,9 +6,9 @@ import zlib
 import numpy as np
 import pytest
 
-from lguest_lit.film import SEEN, Labels, film_life, film_stay, listing, registers_at
+from lguest_lit.film import SEEN, Labels, StayCamera, film_life, film_stay, listing, registers_at, world_of
 from lguest_lit.pictures.timeline import reel
-from lguest_lit.rewind import TimeMachine
+from lguest_lit.rewind import Moment, TimeMachine, who_wrote
 from lguest_lit.trace import WHAT, record
 from lguest_lit.workbench import assemble
 
@@ -116,3 +116,49 @@ def test_a_boot_fits_into_two_hundred_kilobytes():
 def test_listing_shows_nothing_that_does_not_come_out_right():
     code = bytes.fromhex('ff' * 8 + '90c3')                             # what stands before cannot be read as instructions
     assert [line[0] for line in listing(code, 0, 8)] == [8, 9]
+
+
+class Witness(StayCamera):
+    "A camera that also remembers all of memory, at the first frame and at the last."
+    def shoot(self, world):
+        super().shoot(world)
+        self.now = np.frombuffer(self.cpu.memory.u8, np.uint32).copy()
+        if len(self.frames) == 1: self.first = self.now
+
+    def each(self, address):
+        if not self.frames: super().each(address)
+        elif self.on:                                                      # as above, but without the copy
+            StayCamera.shoot(self, world_of(self.cpu, address))
+            self.frames[-1]['insn'] = self.number(address)
+
+
+def last_writes(machine, until):
+    "Brute force, from the beginning: of each word that was ever written, the last who did, when, and from where."
+    labels, found = Labels(), {}
+    machine.back_to(0)
+    before = words(machine).copy()
+    while machine.switch < until:
+        switch = machine.switch
+        with Witness(machine, labels) as film: machine.go(switch + 1)
+        found.update((at << 2, ('Host', Moment(switch), None)) for at in np.flatnonzero(film.first != before).tolist())
+        for n, frame in enumerate(film.frames):
+            esp = frame.get('traps', [{}])[-1].get('esp')
+            for _, _, linear, pa, was, new in frame.get('writes', ()):
+                if esp and linear and esp <= linear < esp + 24 and was == new: continue       # pushed by the processor, and the same as before
+                found[pa] = None, Moment(switch, n - 1), film.code[film.frames[n - 1]['insn']][0]
+        before = film.now
+    found.update((at << 2, ('Host', Moment(until), None)) for at in np.flatnonzero(words(machine) != before).tolist())
+    return found
+
+
+def test_who_wrote_this_against_brute_force(machine):
+    "On random words of the Guest's memory: the same stay, the same instruction, or the same turn of the Host's."
+    until, base = 120, machine.lg.mm.base_pfn << 12
+    found = last_writes(machine, until)
+    mine = sorted(pa for pa in found if base <= pa < base + (4 << 20))
+    for pa in random.Random(8).sample(mine, 40):
+        by, moment, eip = found[pa]
+        said = who_wrote(machine, pa - base, Moment(until))
+        assert (said.moment, said.eip) == (moment, eip) and (said.by == 'Host') == (by == 'Host'), hex(pa - base)
+    nobody = random.Random(9).sample(sorted(set(range(base, base + (4 << 20), 4)) - found.keys()), 10)
+    assert [who_wrote(machine, pa - base, Moment(until)) for pa in nobody] == [None] * 10

@@ -60,13 +60,15 @@ ELSEWHERE = {'pin_stack_pages': 'H:260'}
 
 # What a mark shows: the pictures in its section, or at least in its notebook.
 PICTURES = {
+    'H:000': 'steps', 'H:010': 'address_space',
     'H:030': 'run_guest',
     'H:100': 'hypercall_ring', 'H:110': 'hypercall_ring', 'H:120': 'hypercall_ring',
-    'H:130': 'trap_microscope',
+    'H:130': 'trap_microscope steps',
     'H:200': 'interrupt_decision bit_fields', 'H:210': 'trap_microscope', 'H:220': 'trap_microscope',
     'H:230': 'bit_fields', 'H:235': 'bit_fields',
     'H:240': 'descriptor_tables trap_microscope', 'H:250': 'trap_microscope', 'H:260': 'trap_microscope',
-    'H:480': 'switcher',
+    **dict.fromkeys('H:300 H:310 H:320 H:330 H:340 H:350 H:400 H:410 H:420 H:430 H:435 H:440 H:450 H:460 H:470'.split(), 'page_tables'),
+    'H:480': 'switcher steps', **dict.fromkeys('H:500 H:510 H:520'.split(), 'page_tables address_space'),
     'H:600': 'bit_fields', 'H:610': 'descriptor_tables',
 }
 

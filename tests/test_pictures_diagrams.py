@@ -5,6 +5,7 @@ import random
 import sys
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 from lguest_lit.clock import VirtualClock
 from lguest_lit.host import Host
@@ -346,14 +347,21 @@ def test_a_gdt_three_times(show, gates):
     assert f'system: a task state, ring 0, {base:#010x} to {base + 103:#010x}' in text.replace(', in use', '') and "the Host's own" in text
 
 
-@pytest.mark.parametrize('scheme', ['light', 'dark'])
-def test_they_fit_a_phone(show, life, ring, gates, scheme):
+@pytest.fixture(scope='module')
+def pictures(life, ring, gates) -> list:
+    "One of each kind."
     g, wrote = gates
-    pictures = [run_guest_picture(life), ring_picture(ring), decision_picture({'now': circumstances(g.lg)}), gate_bits(*wrote[3]), segment_bits(0xFFFF, 0xCF9A00),
-                table_picture(idt_rows(g.lg, wrote), 'idt', 'gates'), table_picture(gdt_rows(g.lg, wrote[:32]), 'gdt', 'segments')]
+    return [run_guest_picture(life), ring_picture(ring), decision_picture({'now': circumstances(g.lg)}), gate_bits(*wrote[3]), segment_bits(0xFFFF, 0xCF9A00),
+            table_picture(idt_rows(g.lg, wrote), 'idt', 'gates'), table_picture(gdt_rows(g.lg, wrote[:32]), 'gdt', 'segments')]
+
+
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_they_fit_a_phone_and_axe_finds_nothing(show, pictures, scheme):
     for picture in pictures:
         page = show(picture, width=360, scheme=scheme)
         assert page.evaluate('document.documentElement.scrollWidth') <= 360, picture
         wide = page.evaluate("""() => [...document.querySelector('.lguest-picture').shadowRoot.querySelectorAll('.picture *:not(.scroll *):not(option):not(svg *)')]
             .filter((e) => e.getBoundingClientRect().right > 361).map((e) => e.outerHTML.slice(0, 80))""")
         assert not wide, (picture, wide)
+        bad = [(v['id'], v['nodes'][0]['html'][:200]) for v in Axe().run(page).response['violations'] if v['impact'] in ('serious', 'critical')]
+        assert not bad, (picture, bad)

@@ -29,9 +29,9 @@ def pair(): return call('0xE', 'bounced'), call('0xF', 'direct')
 
 
 def words(page, title):
-    "The rows of a stack on the page: {name: (value, note)}."
+    "The rows of a stack on the page: {name: (value, is it new?)}."
     rows = [[cell.inner_text() for cell in row.locator('td').all()] for row in page.get_by_role('table', name=title).first.locator('tr').all()]
-    return {name: (value, note) for _, name, value, note in rows}
+    return {name.split(' ●')[0]: (value.split()[0], '●' in name) for _, _, name, value in rows}
 
 
 def test_the_telling_is_what_is_in_memory():
@@ -82,7 +82,7 @@ def test_every_step_shows_its_words(show, pair):
         for row in pair[0]['stacks'][0]['rows']:
             known = [value for at, value in row['history'] if at <= n]
             assert seen[row['name']][0] == (hex(known[-1]) if known else '·')
-            assert ('●' in seen[row['name']][1]) == any(at == n for at, _ in row['history'])
+            assert seen[row['name']][1] == any(at == n for at, _ in row['history'])
         if n + 1 < len(pair[0]['steps']): page.keyboard.press('ArrowRight') if n else page.get_by_role('button', name='step forward').click()
 
 
@@ -94,7 +94,7 @@ def test_side_by_side_the_short_way_waits(show, pair):
     assert page.locator('[aria-current]').all_inner_texts() == ['in again', 'handler']
     assert 'steps ago' in page.locator('.what').nth(1).inner_text()
     frames = [table for table in page.get_by_role('table', name="The Guest kernel's stack").all()]
-    left, right = ([row.locator('td').nth(2).inner_text() for row in frame.locator('tr').all()] for frame in frames)
+    left, right = ([row.locator('td').nth(3).inner_text() for row in frame.locator('tr').all()] for frame in frames)
     assert [int(a, 16) ^ int(b, 16) for a, b in zip(left, right)] == [0, 0, 0x200, 0, 0]
 
 
@@ -179,12 +179,12 @@ def test_the_switcher_shows_each_frame(show, stay):
             if place == "Host's stack": stack[at] = value
         line = page.locator('[data-line][aria-current]')
         if frame.get('insn') is None: assert line.count() == 0
-        else: assert line.locator('td').all_inner_texts()[1:] == [f'{code[frame["insn"]][0]:08x}', *code[frame['insn']][1:3]]
+        else: assert line.locator('td').all_inner_texts()[1:] == [f'{code[frame["insn"]][0]:08x}', code[frame['insn']][2], code[frame['insn']][1]]
         if n % 9 == 4:
             assert [row[2] for row in rows_of(page, "the Host's stack")] == [hex(stack[at]) if at in stack else '·' for at, _ in picture.data['stack']]
             shown = dict(text.replace(' ●', '').split() for text in page.get_by_role('listitem').all_inner_texts())
             assert shown == {name: hex(regs[name]) for name in picture.data['registers']}
-            now = ['◀ now' in cell for row in rows_of(page, 'what belongs to which world') for cell in row]
+            now = ['◀' in cell for row in rows_of(page, 'what belongs to which world') for cell in row]
             assert now == [regs[name] == side for name in ('cr3', 'gdtr', 'idtr', 'tss') for side in picture.data['sides'][name]]
         if n + 1 < len(frames): page.keyboard.press('ArrowRight')
 

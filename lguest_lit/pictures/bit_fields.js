@@ -68,21 +68,21 @@ function render({ model, el }) {
     tell(now, after);
     table.replaceChildren(...fields.map((f) => {
       const v = value(now, f.bits), w = host ? value(host, f.bits) : v, say = (x) => f.meanings?.[String(x)] || "";
-      const text = (x) => "0x" + x.toString(16), place = ([low, high]) => (low === high ? low % 32 : `${low % 32}–${high % 32}`) + (now.length > 1 ? " " + "ab"[low >> 5] : "");
-      const cell = (x) => (host ? x : "–");
-      return h("tr", {}, h("td", {}, f.name), h("td.mono", {}, f.bits.map(place).join(", ")), h("td.mono", {}, text(v)), h("td", {}, say(v)),
-        rules && h("td.mono", { class: w !== v ? "new" : "" }, cell(text(w))), rules && h("td", { class: w !== v ? "new" : "" }, host ? say(w) : ""));
+      const text = (x) => "0x" + x.toString(16), place = ([low, high]) => (now.length > 1 ? "ab"[low >> 5] + "\u00a0" : "") + (low === high ? low % 32 : `${low % 32}–${high % 32}`);
+      const cell = (x) => [h("code", {}, text(x)), say(x) && [" ", rich(say(x))]];
+      return h("tr", {}, h("td", {}, f.name + " ", h("span.soft.place", {}, f.bits.map(place).join(", "))), h("td", {}, cell(v)),
+        rules && h("td", { class: w !== v ? "new" : "" }, host ? cell(w) : "–"));
     }));
   }
 
-  const head = ["field", "bits", "value", "means", ...(rules ? [rules_title, "means"] : [])];
+  const head = ["field, bits", "value", ...(rules ? [rules_title] : [])];
   frame(model, el, h("style", {}, `
     .bits { display: grid; grid-template-columns: repeat(16, minmax(0, 1fr)); gap: 2px; margin: .4rem 0 .7rem; }
     .bits button { padding: 0; min-width: 0; min-height: 1.9rem; font: 13px ui-monospace, "DejaVu Sans Mono", monospace; border-radius: 3px; border-color: transparent; }
     .bits .fe { background: var(--g2); color: var(--ink); } .bits .fo { background: var(--g1); color: var(--ink); }
     .bits button[aria-pressed="true"] { font-weight: 800; box-shadow: inset 0 -4px var(--w2); }
     .bits .new { background: var(--new-ground); color: var(--new); box-shadow: inset 0 -4px var(--new); }
-    .raw { flex-wrap: wrap; } .sentence { display: block; margin: .4rem 0; } .sentence div { padding: .15rem .3rem; } select { max-width: 100%; }`),
+    .raw { flex-wrap: wrap; } .sentence { display: block; margin: .4rem 0; } .place { font-size: 12px; } .sentence div { padding: .15rem .3rem; } select { max-width: 100%; }`),
     raw, grid, words().length > 1 && h("p.soft", {}, "b above, a below; the highest bit of each first."), (says || rules) && sentence,
     h("div.scroll", {}, h("table", {}, h("thead", {}, h("tr", {}, head.map((t) => h("th", {}, t)))), table)));
   model.on("change:words", draw);

@@ -10,9 +10,9 @@ __all__ = ['YES_NO', 'GATE', 'GATE_RULES', 'SEGMENT', 'SEGMENT_RULES', 'PTE', 'E
 from ctypes import sizeof
 
 from ..i386.descriptors import Descriptor
-from ..interrupts_and_traps import direct_trap, idt_address
-from ..lg import FIRST_EXTERNAL_VECTOR, GDT_ENTRIES, IDT_ENTRIES, SYSCALL_VECTOR, Lguest
-from .base import BitFields, Picture, applied, bit_fields, rule
+from ..interrupts_and_traps import idt_address
+from ..lg import GDT_ENTRIES, IDT_ENTRIES, SYSCALL_VECTOR, Lguest
+from .base import BitFields, Picture, bit_fields, rule
 from ..segments import IGNORED_GDT
 
 # %% ../../nbs/7_mastery/39_descriptors.ipynb #7

@@ -72,7 +72,7 @@ function render({ model, el }) {
     .irqs { width: 100%; table-layout: fixed; } .irqs td, .irqs th { padding: 1px; text-align: center; vertical-align: middle; border: 0; } .irqs th:first-child { width: 4.1rem; text-align: left; font-size: 12px; }
     .irqs button { padding: 0; width: 100%; min-width: 0; min-height: 1.9rem; } .flags { display: grid; gap: .35rem; margin: .5rem 0; } input[type="checkbox"] { width: 1.1rem; height: 1.1rem; vertical-align: -2px; }
     ol { margin: 0; padding-left: 1.5rem; } li { padding: .25rem .4rem; border-left: 5px solid transparent; } .value { color: var(--soft); } .verdict { font-size: 12.5px; }
-    .passes { border-color: var(--w3); } .stops { border-color: var(--new); background: var(--new-ground); } .stops .verdict { color: var(--new); font-weight: 650; } .unasked { opacity: .55; }
+    .passes { border-color: var(--w3); } .stops { border-color: var(--new); background: var(--new-ground); } .stops .verdict { color: var(--new); font-weight: 650; } .unasked { color: var(--soft); } .unasked b { font-weight: 400; }
     .outcome { display: block; margin-top: .5rem; padding: .5rem .7rem; border: 2px solid var(--line); border-radius: 8px; font-weight: 600; min-height: 4.5em; } .outcome.in { border-color: var(--w2); background: var(--g2); }
     select { max-width: 100%; }`),
     h("div.cols", {},

@@ -27,7 +27,7 @@ function render({ model, el }) {
   // the listing
   const rows = data.code.map(([at, bytes, words, label, w], i) => [
     label && h("tr.label", {}, h("td", { colspan: 4, class: world(w) }, `${label}:`)),
-    h("tr", { "data-line": i, class: `g${w}` }, h("td.now", {}), h("td.mono.soft", {}, hex(at).slice(2)), h("td.mono.bytes", {}, bytes), h("td.mono", {}, words))]);
+    h("tr", { "data-line": i, class: `g${w}` }, h("td.now", {}), h("td.mono.soft.address", {}, hex(at).slice(2)), h("td.mono", {}, words), h("td.mono.bytes.soft", {}, bytes))]);
   const code = h("div.code", { tabindex: 0, role: "region", "aria-label": "the instructions" }, h("table", {}, h("tbody", {}, rows.flat().filter(Boolean))));
   function show_line(line) {
     for (const row of code.querySelectorAll("[data-line]")) {
@@ -47,7 +47,7 @@ function render({ model, el }) {
     const lit = (i, name) => regs[name] === data.sides[name][i];
     tables.replaceChildren(h("h4", {}, "Two worlds", h("span.soft", {}, regs.cs == null ? "" : ` · CPL ${regs.cs & 3}`)),
       table("what belongs to which world", [h("th", {}, ""), h("th.w0", {}, "Host"), h("th.w2", {}, "Guest")], Object.keys(SIDES).map((name) => h("tr", {}, h("th", {}, SIDES[name]),
-        [0, 1].map((i) => h("td.mono", { class: lit(i, name) ? `lit g${2 * i}` : "" }, say(data.sides[name][i]), lit(i, name) ? " ◀ now" : ""))))));
+        [0, 1].map((i) => h("td.mono", { class: lit(i, name) ? `lit g${2 * i}` : "" }, say(data.sides[name][i]), lit(i, name) ? [" ◀", h("span.long", {}, " now")] : ""))))));
   }
 
   function show_registers({ regs, fresh }) {
@@ -114,16 +114,17 @@ function render({ model, el }) {
   const left = has("listing") ? h("div.box", {}, h("h4", {}, "Instructions"), code) : "";
   const right = ["tables", "registers", "host stack"].some(has) ? h("div.box", {}, tables, registers, host_stack) : "";
   frame(model, el, h("style", {}, `
-    .what { min-height: 4.4em; } .cols { grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); margin-bottom: .8rem; } .box h4:first-child { margin-top: .1rem; }
-    .code { max-height: 27rem; overflow: auto; position: relative; } .code table { border-collapse: collapse; width: 100%; } .code td { border: 0; padding: 0 .35rem; white-space: nowrap; }
+    .what { min-height: 3em; } .cols { grid-template-columns: repeat(auto-fit, minmax(min(100%, 17rem), 1fr)); margin-bottom: .8rem; } .box { container-type: inline-size; } .box h4:first-child { margin-top: .1rem; }
+    .code { max-height: 30rem; overflow: auto; position: relative; } .code table { border-collapse: collapse; width: 100%; } .code td { border: 0; padding: 0 .35rem; white-space: nowrap; }
     .code .label td { font-weight: 650; padding-top: .35rem; } .code .now { width: 1.2em; padding: 0 .1rem; } .code .here td { background: var(--ink); color: var(--card); }
-    .bytes { font-size: 11.5px; }
-    .words td, .words th { padding: .05rem .35rem; } .words { width: 100%; } .lit { font-weight: 700; } .words .field { white-space: nowrap; min-width: 7.6em; }
+    .code .bytes { font-size: 11.5px; } .code .here td { color: var(--card); }
+    .words td, .words th { padding: .05rem .35rem; } .words { width: 100%; } .lit { font-weight: 700; } .words td.mono { white-space: nowrap; } .words .field { white-space: nowrap; min-width: 7.6em; }
     .regs { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.2rem, 1fr)); gap: .1rem .5rem; }
     .map { display: grid; grid-template-columns: repeat(auto-fill, 9px); gap: 1px; margin: .3rem 0; cursor: pointer; }
     .map i { height: 9px; border: 1px solid var(--line); } .map .filled.rest { background: var(--w0); } .map .filled.idt { background: var(--w1); } .map .filled.gdt { background: var(--w2); }
     .map .fresh { outline: 2px solid var(--new); background: var(--new); }
-    @media (max-width: 480px) { .bytes, .code td.soft, .place { display: none; } }`),
+    @container (max-width: 26rem) { .code td.address, .place, .long { display: none; } .code td.mono, .regs, .words td.mono { font-size: 11.5px; } .bytes.bytes { font-size: 10.5px; } .regs { grid-template-columns: repeat(auto-fill, minmax(7.6rem, 1fr)); } }
+    @media (max-width: 480px) { .bytes { display: none; } }`),
     legend([...new Set(data.frames.map((f) => f.world))].sort()), stepper(model, count, moment), text,
     h("div.cols", {}, left, right), h("div.cols", {}, has("register page") ? h("div.box", {}, register_page) : "", has("state page") ? h("div.box", {}, state_page) : ""));
   model.on("change:at", draw);

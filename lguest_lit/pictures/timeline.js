@@ -285,9 +285,10 @@ async function render({ model, el }) {
     if (live()) { say(`asking the machine who changed ${name} last …`); model.send({ ask: what === REGISTER ? "register" : "word", where, name, at: at(), insn: insn() }); return; }
     const film = filmed();
     if (film && insn()) {
-      const k = last_in_film(film, insn(), what, where);
+      const k = last_in_film(film, insn(), what, what === REGISTER ? name : where);
       if (k >= 0) { jump(at(), k); say(`${name}: by instruction ${k} of this stay, ${line_of(film, film.frames[k - 1])}`); return; }
     }
+    if (what === REGISTER && where < 0) { say(`${name}: the recording has the Guest's own registers only`); return; }
     let i = rec.last(what, where, at());
     const here = i >= 0 && rec.owner[i] === at() && !insn();
     if (here) i = rec.last(what, where, at() - 1);
@@ -323,7 +324,7 @@ async function render({ model, el }) {
   function last_in_film(film, upto_frame, what, where) {
     for (let k = Math.min(upto_frame - 1, film.frames.length - 1); k > 0; k--) {
       const frame = film.frames[k];
-      if (what === REGISTER ? data.registers[where] in frame.regs : (frame.writes || []).some((w) => w[3] - data.base === where)) return k;
+      if (what === REGISTER ? where in frame.regs : (frame.writes || []).some((w) => w[3] - data.base === where)) return k;
     }
     return -1;
   }
@@ -554,8 +555,8 @@ const STYLE = `
 .panel .console { white-space: pre-wrap; font: 12px/1.4 ui-monospace, "DejaVu Sans Mono", monospace; }
 .panel table { font-size: 12px; width: 100%; } .panel td, .panel th { border: 0; padding: 0 .3rem 0 0; white-space: nowrap; line-height: 1.4; } .panel th { font-weight: 500; }
 .panel td:last-child { width: 100%; } .panel td.mono, .panel .mono { font-size: 12px; } .panel td.mean { white-space: normal; font-size: 11.5px; } .sign { width: .9em; color: var(--new); flex: none; }
-.regs { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); align-content: start; font-size: 12px; gap: 0 .8rem; line-height: 1.4; }
-.reg { display: flex; gap: .3rem; min-width: 0; white-space: nowrap; } .reg.wide { grid-column: span 2; } .reg .name { width: 3.7em; flex: none; color: var(--soft); } .reg .mean { overflow: hidden; text-overflow: ellipsis; }
+.reg .sign { width: auto; } .regs { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); align-content: start; font-size: 12px; gap: 0 .8rem; line-height: 1.4; }
+.reg { display: flex; gap: .25rem; min-width: 0; white-space: nowrap; } .reg.wide { grid-column: span 2; } .reg .name { width: 4.1em; flex: none; color: var(--soft); } .reg .mean { overflow: hidden; text-overflow: ellipsis; }
 .reg.new { background: none; color: inherit; font-weight: inherit; } .reg.new .name, .reg.new .ask { color: var(--new); background: var(--new-ground); font-weight: 650; }
 .p-code { grid-column: span 5; } .p-regs { grid-column: span 4; } .p-stack { grid-column: span 3; }
 .p-tables { grid-column: span 6; height: 12rem; } .p-desc { grid-column: span 6; height: 12rem; } .p-memory { grid-column: span 4; height: 8rem; } .p-console { grid-column: span 8; height: 8rem; }

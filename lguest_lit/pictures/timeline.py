@@ -120,10 +120,10 @@ class Timeline(Picture):
     def visit(self, change=None):
         "Make the moment live."
         switch, machine = int(self.switches[self.at]), self.machine
-        if machine.now == Moment(switch, self.insn) and self.now.get('at') == self.at: return
-        before = self.now.get('regs') if machine.now == Moment(switch, self.insn - 1) else None
+        if (self.now.get('at'), self.now.get('insn')) == (self.at, self.insn) and machine.now == Moment(switch, self.insn): return
+        before = self.now['regs'] if (self.now.get('switch'), self.now.get('insn')) == (switch, self.insn - 1) else None
         machine.goto(switch, self.insn)
-        self.now = scene(machine, before) | dict(at=self.at, of=machine.lengths.get(switch) and sum(machine.lengths[switch]))
+        self.now = scene(machine, before) | dict(at=self.at, insn=self.insn, of=machine.lengths.get(switch) and sum(machine.lengths[switch]))
 
     def event_of(self, switch: int) -> int:
         "The event at which the Guest goes in after a world switch."

@@ -21,8 +21,8 @@ function show_way(list, at, steps) {
 }
 
 function details({ head, rows }) {
-  const titled = head.some(Boolean) && h("thead", {}, h("tr", {}, head.map((t) => h("th", {}, t))));
-  return rows.length ? h("div.scroll", {}, h("table.detail", {}, titled, h("tbody", {}, rows.map((row) => h("tr", {}, row.map((cell, i) => h(i ? "td" : "th", {}, rich(cell)))))))) : "";
+  const titled = head.some(Boolean) && h("thead", {}, h("tr", {}, head.map((t) => h("th", { class: t }, t))));
+  return rows.length ? h("div.scroll", {}, h("table.detail", {}, titled, h("tbody", {}, rows.map((row) => h("tr", {}, row.map((cell, i) => h(i ? "td" : "th", { class: head[i] === "bits" ? "bits" : "" }, rich(cell)))))))) : "";
 }
 
 // A stack as it is at a step: a row a word, the highest address first, as one draws a stack.
@@ -32,8 +32,8 @@ function stack(stack, at) {
     h("table.words", { "aria-label": stack.title }, h("tbody", {}, stack.rows.map((row) => {
       const known = row.history.filter(([step]) => step <= at), [step, value] = known.at(-1) || [];
       const fresh = step === at, before = known.at(-2)?.[1];
-      return h("tr", { class: fresh ? "new" : "" }, h("td.mono.soft", {}, hex(row.at)), h("td", {}, row.name), h("td.mono", {}, known.length ? word(value) : "·"),
-        h("td", {}, fresh ? (before == null ? "● new" : `● was ${word(before)}`) : "", row.at === esp ? " ◀ ESP" : ""));
+      return h("tr", { class: fresh ? "new" : "" }, h("td.esp", {}, row.at === esp ? "ESP ▸" : ""), h("td.mono.soft", {}, hex(row.at)), h("td", {}, row.name, fresh ? " ●" : ""),
+        h("td.mono", {}, known.length ? word(value) : "·", fresh && before != null ? h("small", {}, ` was ${word(before)}`) : ""));
     }))));
 }
 
@@ -81,10 +81,13 @@ function render({ model, el }) {
     .way { display: flex; flex-wrap: wrap; gap: .2rem; list-style: none; padding: 0; margin: .3rem 0; }
     .way button { min-height: 1.7rem; padding: 0 .45rem; font-size: 12px; border-color: currentColor; }
     .way .ahead { opacity: .7; border-style: dashed; }
-    .way + p { margin-top: .5rem; } .way [aria-current] { font-weight: 700; box-shadow: inset 0 -3px currentColor; }
-    .what { min-height: 4.4em; } .detail td, .detail th { font-size: 12.5px; }
-    .cols { margin: .4rem 0; } .body { display: grid; gap: 0 .8rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); align-items: start; } .stacks { display: contents; } .cols.beside { grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
-    .words { width: 100%; max-width: 30rem; } .words td { padding: .05rem .35rem; } .words td:last-child { white-space: nowrap; min-width: 7.2em; font-size: 12px; }
+    .way [aria-current] { font-weight: 700; box-shadow: inset 0 -3px currentColor; }
+    .what { min-height: 3em; } .detail td, .detail th { font-size: 12.5px; }
+    .cols { margin: .4rem 0; } .cols.beside { grid-template-columns: repeat(auto-fit, minmax(min(100%, 17rem), 1fr)); } .way + .body { margin-top: .5rem; }
+    .box { container-type: inline-size; } .body { display: grid; gap: 0 .8rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr)); align-items: start; } .stacks { display: contents; }
+    .words { width: 100%; max-width: 26rem; } .words td { padding: .05rem .35rem; } .words .esp { width: 2.9em; white-space: nowrap; padding: 0 .15rem; font-size: 11.5px; font-weight: 700; border-width: 0; }
+    .words small { display: block; font-size: 10px; } .words .new { background: none; } .words .new td:not(.esp) { background: var(--new-ground); } .words .new .esp { color: var(--ink); }
+    @container (max-width: 25rem) { .bits { display: none; } .words .mono { font-size: 11.5px; } }
     .choose { flex-wrap: wrap; } .body h4 { margin-top: .3rem; }
     .grid { display: grid; gap: 3px; grid-template-columns: repeat(auto-fill, minmax(6.3rem, 1fr)); margin-bottom: .6rem; }
     .cell { padding: .15rem .3rem; line-height: 1.15; text-align: left; } .cell small { display: block; font-size: 10.5px; color: var(--ink); } .cell small.soft { color: var(--soft); }
