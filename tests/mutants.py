@@ -125,6 +125,7 @@ def main() -> int:
     with ThreadPoolExecutor(args.workers) as pool:
         for (module, function, line, what, *_), verdict in pool.map(judge, todo):
             tally[module][verdict] = tally[module].get(verdict, 0) + 1
+            print(f'{sum(sum(t.values()) for t in tally.values())} of {len(todo)}', end='\r', file=sys.stderr, flush=True)
             if verdict in ('survived', 'error') and args.show: print(f'{verdict}: {module}.py:{line} {function}: {what}   {sources[module].splitlines()[line - 1].strip()}', flush=True)
     killed = lambda counts: counts.get('failed', 0) + counts.get('hung', 0)
     for module, counts in tally.items():
