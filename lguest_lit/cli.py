@@ -30,6 +30,7 @@ def complain(
     text: str, # what is wrong
 ) -> None:
     "`lguest: text` on standard error."
+    if sys.stderr is None: return                # closed before we began; print would take standard output instead
     with contextlib.suppress(OSError, ValueError): print(f'lguest: {printable(text)}', file=sys.stderr, flush=True)
 
 # %% ../nbs/4_launcher/20_command_line.ipynb #11
@@ -70,9 +71,10 @@ def make_parser() -> Parser:
 class OutputError(Exception): "An output can't be written; the text names it, and says why."
 
 def console_writer(
-    out, # a binary stream
+    out, # a binary stream, or None if there is none
 ):
     "A function that writes bytes to `out` and pushes them through at once. OutputError if that fails."
+    if out is None: raise OutputError('standard output: closed')
     def write(text: bytes) -> None:
         try: out.write(text); out.flush()
         except (OSError, ValueError) as e:
@@ -169,7 +171,7 @@ def run_image(
     a: argparse.Namespace, # the options
 ) -> int:
     "Run the Guest the user asked for; returns the exit code."
-    console = console_writer(sys.stdout.buffer)
+    console = console_writer(getattr(sys.stdout, 'buffer', None))
     with stats_writer(a.stats, console) as write_stats:
         with Launcher(a.image, mem=parse_memory(a.memory), initrd=a.initrd, args=a.args, console=console, warn=complain) as guest:
             if a.command == 'run': keyboard(guest)
@@ -193,7 +195,7 @@ def main(
     except (LauncherError, OutputError) as e:
         complain(str(e))
         # Python flushes standard output once more when it ends, and would complain in its own way.
-        if isinstance(e, OutputError) and sys.stdout is sys.__stdout__:
+        if isinstance(e, OutputError) and sys.stdout and sys.stdout is sys.__stdout__:
             with contextlib.suppress(OSError, ValueError): os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
     except (HostError, EngineError) as e:

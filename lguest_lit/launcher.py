@@ -61,9 +61,12 @@ def read_file(
 ) -> bytes:
     "The contents of a file; LauncherError with the path and the system's own words if it can't be read."
     if path in BUILT_IN: path = image_path(path)
-    try: return Path(path).read_bytes()
+    try:
+        with open(path, 'rb') as file: data = file.read(MAX_MEMORY + 1)      # not all files end
     except (OSError, ValueError) as e:
         raise LauncherError(f'cannot read {what} {path}: {getattr(e, "strerror", None) or e}') from None
+    if len(data) > MAX_MEMORY: raise LauncherError(f'{what} {path} is larger than any Guest: more than {MAX_MEMORY >> 20}M')
+    return data
 
 # %% ../nbs/4_launcher/10_launcher.ipynb #15
 MARKER = b'GenuineLguest'

@@ -24,7 +24,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = 'page_tables', 'segments', 'interrupts_and_traps'
 TESTS = ('test_facts_calls_and_traps', 'test_facts_tables_and_protocol', 'test_kill_strings', 'test_several_guests', 'test_round_trip',
-         'test_differential', 'test_invariants')
+         'test_differential', 'test_invariants', 'test_trace')
 SWAPS = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.In: ast.NotIn,
          ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.Add: ast.Sub, ast.Sub: ast.Add, ast.BitAnd: ast.BitOr,
          ast.BitOr: ast.BitAnd, ast.LShift: ast.RShift, ast.RShift: ast.LShift, ast.And: ast.Or, ast.Or: ast.And}
@@ -125,6 +125,7 @@ def main() -> int:
     with ThreadPoolExecutor(args.workers) as pool:
         for (module, function, line, what, *_), verdict in pool.map(judge, todo):
             tally[module][verdict] = tally[module].get(verdict, 0) + 1
+            print(f'{sum(sum(t.values()) for t in tally.values())} of {len(todo)}', end='\r', file=sys.stderr, flush=True)
             if verdict in ('survived', 'error') and args.show: print(f'{verdict}: {module}.py:{line} {function}: {what}   {sources[module].splitlines()[line - 1].strip()}', flush=True)
     killed = lambda counts: counts.get('failed', 0) + counts.get('hung', 0)
     for module, counts in tally.items():

@@ -192,6 +192,29 @@ def test_broken_pipe(image):
     assert done.returncode == 2 and done.stderr == b'lguest: standard output: Broken pipe\n'
 
 
+def closed(fd, *args):
+    "Run with one of the standard files closed, as a shell's `>&-` does it."
+    return subprocess.run([sys.executable, '-m', 'lguest_lit', *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120,
+                          preexec_fn=lambda: os.close(fd))
+
+
+def test_standard_output_that_is_closed(image):
+    done = closed(1, 'run', image(says(b'anyone?\n', b'Power down')))
+    assert (done.returncode, done.stderr) == (2, b'lguest: standard output: closed\n')
+
+
+def test_standard_error_that_is_closed(image):
+    "What can't be said there is not said anywhere else."
+    done = closed(2, 'run', '/no/such/image')
+    assert (done.returncode, done.stdout) == (2, b'')
+    done = closed(2, 'run', image(says(b'bye\n', b'of boredom')))
+    assert (done.returncode, done.stdout) == (1, b'bye\n')
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/zero'), reason='no /dev/zero here')
+def test_an_image_without_an_end(): refused(lguest('run', '/dev/zero'), '/dev/zero', 'larger than any Guest')
+
+
 def test_stats(image, tmp_path):
     path = image(says(b'hello\n', b'Power down'))
     assert lguest('run', '--stats', tmp_path/'s.json', path).returncode == 0

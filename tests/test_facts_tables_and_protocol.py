@@ -564,6 +564,18 @@ def test_44_tls(bench):
     assert g.lg.changed == 2, 'the GDT: all of it'
 
 
+def test_44_tls_each_in_its_place(bench):
+    "Three bases that the Guest can tell apart, through the three selectors."
+    text = ''.join(f'movl $TLS_{n}, %eax; movw %ax, %gs; movl %gs:0xC0300000, %{into}\n'.replace(f'TLS_{n}', hex(0x33 + 8*n))
+                   for n, into in enumerate(('esi', 'edi', 'ebp')))
+    g = with_gdt(bench(LOAD_GDT + STOP + 'hcall 16, $gdt - PAGE_OFFSET\n' + text + STOP), {})
+    go(g)
+    with_gdt(g, {n: 0x00CFF2000000FFFF | 0x40*(n + 1) << 16 for n in range(3)})
+    for n in range(3): g.put(0x300040 + 0x40*n, bytes([n + 1])*4)
+    go(g)
+    assert (g.regs.esi, g.regs.edi, g.regs.ebp) == (0x01010101, 0x02020202, 0x03030303)
+
+
 @pytest.mark.parametrize('fixed, last_words', ((True, None), (False, 'Removed live GDT entry 0')))
 def test_44_null_ds(bench, fixed, last_words):
     "Entry 0 is never present, and a null DS selects it: deadly in the seed."

@@ -119,7 +119,7 @@ class Story:
 
     def tls(self, high):
         table = FRAMES[0] + 0x800
-        self.commands += [poke(table + 4*n, high + n if n % 2 else 0x1234FFFF) for n in range(6)] + [call(LOAD_TLS, table)]
+        self.commands += [poke(table + 4*n, high + n if n % 2 else 0x1234FFFF + (n << 16)) for n in range(6)] + [call(LOAD_TLS, table)]
 
     def flush(self, everything): self.commands.append(call(FLUSH_TLB, everything))
     def ring_flush(self, everything): self.commands.append(queue(FLUSH_TLB, everything))

@@ -36,6 +36,7 @@ def words(
     blob = bytes(uc.context_save())
     return struct.unpack(f'<{len(blob) // 4}I', blob)
 
+# %% ../../nbs/1_preparation/30_engine.ipynb #12
 def changed(
     before: tuple, # words
     after: tuple,
@@ -45,7 +46,7 @@ def changed(
     "Where one value has become another."
     return [i for i, pair in enumerate(zip(before, after)) if pair == (old, new)]
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #13
+# %% ../../nbs/1_preparation/30_engine.ipynb #16
 def probe_memory(
     uc: Uc,
 ):
@@ -58,6 +59,7 @@ def probe_memory(
     uc.mem_write(0x500, bytes.fromhex('66b838000f00d8'))                       # mov ax, 0x38; ltr ax
     uc.mem_write(0x510, bytes.fromhex('66b833008ed88ec0cf'))                   # mov ax, 0x33; mov ds, ax; mov es, ax; iret
 
+# %% ../../nbs/1_preparation/30_engine.ipynb #18
 def probe(
     ring: int = 0, # or 3
 ) -> Uc:
@@ -74,10 +76,11 @@ def probe(
         uc.emu_start(0x510, 0x20000)
     return uc
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #19
+# %% ../../nbs/1_preparation/30_engine.ipynb #24
 class Fields:
     "Numbers of words in the engine's CPU state: `f.EIP` and the like."
 
+# %% ../../nbs/1_preparation/30_engine.ipynb #27
 def find_registers(
     f: Fields,
 ):
@@ -94,7 +97,7 @@ def find_registers(
     uc.reg_write(x86.UC_X86_REG_CR4, 0x10)
     if words(uc)[f.CR4] != 0x10: raise EngineError("CR4 does not follow CR3")
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #22
+# %% ../../nbs/1_preparation/30_engine.ipynb #30
 def find_tables(
     f: Fields,
 ):
@@ -108,7 +111,7 @@ def find_tables(
         if before[at + 2] != 0x357: raise EngineError(f"the limit of {name} does not follow its base")
         setattr(f, name, at)
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #25
+# %% ../../nbs/1_preparation/30_engine.ipynb #33
 def find_segments(
     f: Fields,
 ):
@@ -125,7 +128,7 @@ def find_segments(
     f.HFLAGS = only([i for i in range(f.EFLAGS, f.ES) if ring0[i] ^ ring3[i] == 3], 'hflags')
     f.CR0 = only([i for i in range(f.TR, f.CR2) if ring0[i] == 0x80010011], 'CR0')
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #28
+# %% ../../nbs/1_preparation/30_engine.ipynb #36
 def faulted(
     selector: int, # one that lies beyond the GDT
 ) -> tuple:
@@ -136,6 +139,7 @@ def faulted(
     uc.emu_start(0x20000, 0x20005)
     return seen[0]
 
+# %% ../../nbs/1_preparation/30_engine.ipynb #38
 def find_exception(
     f: Fields,
 ):
@@ -145,7 +149,7 @@ def find_exception(
     f.IS_INT = f.ERROR + 1
     f.OLD = only([i for i in range(f.ERROR, len(a)) if a[i] == 13 and before[i] == 0xFFFFFFFF], 'the exception in flight')
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #31
+# %% ../../nbs/1_preparation/30_engine.ipynb #41
 @lru_cache(None)
 def calibrate() -> Fields:
     "Find every field we need in the state of the installed engine. Raises EngineError."
@@ -156,7 +160,7 @@ def calibrate() -> Fields:
     f.header, f.size = header, whole - header
     return f
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #35
+# %% ../../nbs/1_preparation/30_engine.ipynb #45
 def peek(
     address: int, # in our own process; it need not be one
     n: int, # bytes
@@ -166,6 +170,7 @@ def peek(
         with open('/proc/self/mem', 'rb', buffering=0) as mem: return os.pread(mem.fileno(), n, address)
     except OSError: return b''
 
+# %% ../../nbs/1_preparation/30_engine.ipynb #47
 def find_marker(
     pointers: set, # where to look: 64 KB from each
     f: Fields,
@@ -179,7 +184,7 @@ def find_marker(
             if block[at + f.EDI * 4:at + f.EDI * 4 + 4] == other: found.add(p + at)
     return found
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #37
+# %% ../../nbs/1_preparation/30_engine.ipynb #49
 def live_address(
     uc: Uc,
     f: Fields,
@@ -196,7 +201,7 @@ def live_address(
     both = found[0] & found[1]
     return both.pop() if len(both) == 1 else None
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #41
+# %% ../../nbs/1_preparation/30_engine.ipynb #53
 _p, _u64 = ctypes.c_void_p, ctypes.c_uint64
 _RAW = dict(uc_emu_start=(_p, _u64, _u64, _u64, ctypes.c_size_t), uc_emu_stop=(_p,), uc_context_save=(_p, _p),
             uc_context_restore=(_p, _p), uc_reg_read=(_p, ctypes.c_int, _p), uc_hook_add=None, uc_hook_del=None)
@@ -210,7 +215,7 @@ def raw_functions() -> SimpleNamespace:
         setattr(raw, name.removeprefix('uc_'), function)
     return raw
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #44
+# %% ../../nbs/1_preparation/30_engine.ipynb #56
 def no_exit_polls(
     handle: int, # address of the engine's private structure
     whole: int, # bytes of a saved context
@@ -222,7 +227,7 @@ def no_exit_polls(
         raise EngineError("the engine's private flags do not lie where we look for them")
     ctypes.c_ubyte.from_address(handle + at + 50).value = 1
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #48
+# %% ../../nbs/1_preparation/30_engine.ipynb #60
 class State:
     "The CPU state of a Unicorn i386, as words: `state[f.EIP]`."
     def __init__(self,
@@ -258,7 +263,7 @@ class State:
         self._reg_read(self.handle, x86.UC_X86_REG_EFLAGS, self._flags_at)
         return self._flags.value & 0xFFFFFFFF
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #53
+# %% ../../nbs/1_preparation/30_engine.ipynb #65
 class Engine(State):
     "A Unicorn i386 over `memory`, with its CPU state as the words `state`."
     def __init__(self,

@@ -61,6 +61,7 @@ class Access(NamedTuple):
     narrow: bool  # 16-bit addresses
     segment: str  # of an OUTS
 
+# %% ../../nbs/1_preparation/46_ports.ipynb #18
 def access(
     insn: bytes, # one I/O instruction
     edx: int,
@@ -73,7 +74,7 @@ def access(
     return Access(insn[n + 1] if 0xE4 <= opcode <= 0xE7 else edx & 0xFFFF, width, bool(opcode & 2), opcode < 0x70,
                   0xF2 in prefixes or 0xF3 in prefixes, 0x67 in prefixes, segment)
 
-# %% ../../nbs/1_preparation/46_ports.ipynb #20
+# %% ../../nbs/1_preparation/46_ports.ipynb #22
 def bitmap_allows(
     cpu,
     port: int,
@@ -87,7 +88,7 @@ def bitmap_allows(
     bits = cpu.u8[cpu.translate(tss + at & 0xFFFFFFFF)] | cpu.u8[cpu.translate(tss + at + 1 & 0xFFFFFFFF)] << 8
     return not bits >> (port & 7) & (1 << width) - 1
 
-# %% ../../nbs/1_preparation/46_ports.ipynb #24
+# %% ../../nbs/1_preparation/46_ports.ipynb #26
 def in_or_out(
     cpu,
     want: Access,
@@ -97,7 +98,7 @@ def in_or_out(
     if want.out: cpu.port_out(want.port, want.width, state[f.EAX] & mask)
     else: state[f.EAX] = state[f.EAX] & ~mask | cpu.port_in(want.port, want.width) & mask
 
-# %% ../../nbs/1_preparation/46_ports.ipynb #27
+# %% ../../nbs/1_preparation/46_ports.ipynb #29
 def move(
     cpu,
     want: Access,
@@ -111,6 +112,7 @@ def move(
         for pa, byte in zip(places, cpu.port_in(want.port, want.width).to_bytes(want.width, 'little')): cpu.u8[pa] = byte
         cpu.engine.uc.ctl_remove_cache(at, at + want.width)  # it may have been code
 
+# %% ../../nbs/1_preparation/46_ports.ipynb #31
 def string_io(
     cpu,
     want: Access,
@@ -126,7 +128,7 @@ def string_io(
     state[f.ECX] = part(f.ECX, state[f.ECX] - 1)
     return not state[f.ECX] & mask
 
-# %% ../../nbs/1_preparation/46_ports.ipynb #31
+# %% ../../nbs/1_preparation/46_ports.ipynb #35
 def allowed_io(
     cpu,
     pc: int, # linear address of the instruction that has faulted

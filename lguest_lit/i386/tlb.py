@@ -51,6 +51,7 @@ def operand_address(
     base = cpu.state[getattr(cpu.f, name(at.segment) if at.segment else 'DS') + 2]
     return base + value(at.base) + value(at.index) * at.scale + at.disp & 0xFFFFFFFF
 
+# %% ../../nbs/1_preparation/60_tlb.ipynb #15
 def before_instruction(cpu, address, size, _):
     "An INVLPG in ring 0 is about to run: drop the page."
     cpu.engine.load()
@@ -59,7 +60,7 @@ def before_instruction(cpu, address, size, _):
     insn = next(_decoder.disasm(code, address), None)
     if insn and insn.mnemonic == 'invlpg': cpu.tlb.pop(operand_address(cpu, insn) >> 12, None)
 
-# %% ../../nbs/1_preparation/60_tlb.ipynb #17
+# %% ../../nbs/1_preparation/60_tlb.ipynb #19
 def fill(cpu, vaddr, kind, result, _) -> bool: # False: page fault
     "The engine has not got this page in its own cache: tell it where the page is."
     cpu.engine.load()
@@ -71,6 +72,7 @@ def fill(cpu, vaddr, kind, result, _) -> bool: # False: page fault
     result[0].paddr, result[0].perms = pa & ~0xFFF, UC_PROT_ALL if kind == UC_MEM_WRITE else UC_PROT_READ | UC_PROT_EXEC
     return True
 
+# %% ../../nbs/1_preparation/60_tlb.ipynb #21
 class _Entry(ctypes.Structure): _fields_ = [('paddr', ctypes.c_uint64), ('perms', ctypes.c_int)]
 _FILL = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.POINTER(_Entry), ctypes.c_void_p)
 _CODE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p)

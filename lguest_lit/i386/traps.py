@@ -188,6 +188,7 @@ def load(
     "Put a segment into a segment register of the engine, and nothing else."
     _segment(cpu.engine.state_bytes, getattr(cpu.f, register) * 4, *segment)
 
+# %% ../../nbs/1_preparation/40_traps.ipynb #53
 def enter(
     cpu,
     code: Segment,
@@ -206,7 +207,7 @@ def enter(
     state[f.ESP], state[f.EIP] = esp, eip
     state[f.EFLAGS] &= EF_KEPT & ~EF_IF if kind == INTERRUPT_GATE else EF_KEPT
 
-# %% ../../nbs/1_preparation/40_traps.ipynb #55
+# %% ../../nbs/1_preparation/40_traps.ipynb #57
 def deliver_by_the_book(
     cpu,
     vector: int,
@@ -227,7 +228,7 @@ def deliver_by_the_book(
     code, stack = mark_accessed(cpu, code), mark_accessed(cpu, stack) if inwards else stack
     enter(cpu, code, stack, push_frame(cpu, stack, esp, frame), offset, hi >> 8 & 0xF)
 
-# %% ../../nbs/1_preparation/40_traps.ipynb #58
+# %% ../../nbs/1_preparation/40_traps.ipynb #60
 def exception(
     cpu,
     vector: int,
