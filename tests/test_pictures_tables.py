@@ -119,6 +119,13 @@ def test_a_row_a_place_and_a_slot_can_be_pressed(show, lived):
     assert page.get_by_label('address, hexadecimal').input_value() == f"{g.at('main'):#010x}"
     page.get_by_role('region', name='top level').get_by_role('button').first.click()
     assert page.get_by_label('address, hexadecimal').input_value() == '0x00000000'
+    box = page.get_by_label('address, hexadecimal')
+    box.fill('C0100'), page.evaluate("document.querySelector('.lguest-picture').shadowRoot.querySelector('[aria-label=\"step back\"]').click()")
+    assert box.input_value() == 'C0100'                    # a step does not take away what somebody is typing
+    box.press('Enter')
+    assert box.input_value() == '0x000c0100' and '= 192' in page.locator('.piece').nth(1).inner_text()
+    box.fill('no number'), box.press('Tab')
+    assert box.input_value() == '0x000c0100'
     page.locator('.slot').nth(0).click()
     assert "Slot 0: the Guest's 0x3ff000" in page.locator('[data-part=tables] h4').first.inner_text()
     page.get_by_role('button', name='follow the one in use').click()

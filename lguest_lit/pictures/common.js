@@ -45,6 +45,10 @@ function frame(model, el, ...children) {
   const shadow = el.shadowRoot || el.attachShadow({ mode: "open" });
   const root = h("section.picture", { "aria-label": model.get("label") },
     h("h3", {}, model.get("title")), ...children);
+  el.setAttribute("data-lm-suppress-shortcuts", "");      // in JupyterLab a key that is pressed in here is for us: "c" copies no cell,
+  root.addEventListener("keydown", (e) => {               // and Enter, which it takes for itself all the same, ends what is typed
+    if (e.key === "Enter" && e.target.matches("input:not([type=range])")) e.target.dispatchEvent(new Event("change"));
+  });
   const tint = () => root.classList.toggle("dark", dark(el));
   shadow.replaceChildren(h("style", {}, CSS), root);
   tint();

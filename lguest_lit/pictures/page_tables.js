@@ -123,7 +123,8 @@ function render({ model, el }) {
 
   const entry_box = h("input.mono", { type: "text", size: 11, spellcheck: "false", "aria-label": "address, hexadecimal", onchange: () => {
     const n = Number.parseInt(entry_box.value, 16);
-    if (Number.isNaN(n)) draw(); else set("vaddr", n >>> 0);
+    if (!Number.isNaN(n)) set("vaddr", n >>> 0);
+    entry_box.value = hex(model.get("vaddr"));
   } });
   const kind = h("select", { "aria-label": "access", onchange: () => set("access", +kind.value) },
     [[0, "the kernel reads"], [2, "the kernel writes to"], [4, "a program reads"], [6, "a program writes to"]].map(([n, words]) => h("option", { value: n }, words)));
@@ -224,7 +225,7 @@ function render({ model, el }) {
 
   function draw() {
     const at = about[model.get("at")];
-    entry_box.value = hex(model.get("vaddr"));
+    if (el.shadowRoot?.activeElement !== entry_box) entry_box.value = hex(model.get("vaddr"));    // not while somebody types
     kind.value = model.get("access");
     jump.hidden = at == null || at === model.get("vaddr");
     jump.textContent = at == null ? "" : `this turn's ${short(at)}`;
