@@ -204,7 +204,7 @@ def live_address(
 # %% ../../nbs/1_preparation/30_engine.ipynb #53
 _p, _u64 = ctypes.c_void_p, ctypes.c_uint64
 _RAW = dict(uc_emu_start=(_p, _u64, _u64, _u64, ctypes.c_size_t), uc_emu_stop=(_p,), uc_context_save=(_p, _p),
-            uc_context_restore=(_p, _p), uc_reg_read=(_p, ctypes.c_int, _p), uc_hook_add=None, uc_hook_del=None)
+            uc_context_restore=(_p, _p), uc_hook_add=None, uc_hook_del=None)
 
 def raw_functions() -> SimpleNamespace:
     "The engine's own functions; each returns 0, or the number of an error."
@@ -213,6 +213,7 @@ def raw_functions() -> SimpleNamespace:
         function = lib[name]
         if types: function.argtypes = types
         setattr(raw, name.removeprefix('uc_'), function)
+    raw.reg_read = ctypes.PyDLL(uclib._name)['uc_reg_read']   # too short to let other threads run meanwhile; wants ctypes objects
     return raw
 
 # %% ../../nbs/1_preparation/30_engine.ipynb #56
@@ -244,8 +245,9 @@ class State:
         self.state_bytes = self._view(address if self.live else self._context.value + self.f.header * 4)
         self.state = self.state_bytes.cast('I')
         no_exit_polls(self.handle.value, (self.f.size + self.f.header) * 4)
-        self._flags = ctypes.c_uint64()
-        self._flags_at = ctypes.addressof(self._flags)
+        self._flags = flags = ctypes.c_uint64()
+        self._flags_word = memoryview(flags).cast('B').cast('I')
+        self._ask_flags = self.handle, ctypes.c_int(x86.UC_X86_REG_EFLAGS), ctypes.byref(flags)
         self.load()
 
     def _view(self, address): return memoryview((ctypes.c_ubyte * (self.f.size * 4)).from_address(address)).cast('B')
@@ -260,8 +262,8 @@ class State:
 
     def eflags(self) -> int:
         "EFLAGS as the program would see it; the engine computes the arithmetic bits on demand."
-        self._reg_read(self.handle, x86.UC_X86_REG_EFLAGS, self._flags_at)
-        return self._flags.value & 0xFFFFFFFF
+        self._reg_read(*self._ask_flags)
+        return self._flags_word[0]
 
 # %% ../../nbs/1_preparation/30_engine.ipynb #65
 class Engine(State):

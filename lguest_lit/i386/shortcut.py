@@ -62,11 +62,11 @@ def learn(
     words = itemgetter(*rest)
     kept = EF_KEPT & ~EF_IF if u32[rest[2]] >> 8 & 0xF == 0xE else EF_KEPT
     cpu.paths[vector, cpl, soft] = (cpu.tables(cpu.engine.state_bytes), pde & 0x3FF, u32[pde], words, words(u32), esp_at, ring,
-                                    (cs, 0, state[f.CS + 4], state[f.CS + 5], ss, 0, state[f.SS + 4], state[f.SS + 5]), state[f.EIP], kept)
+                                    bytes(cpu.engine.state_bytes[4 * f.CS:4 * f.SS + 24]), state[f.EIP], kept)
 
 # %% ../../nbs/1_preparation/45_shortcut.ipynb #22
 _frames = {n: Struct(f'<{n}I').pack_into for n in (5, 6)}
-_segments = Struct('<I4xQIII4xQII').pack_into            # CS and SS, which the engine keeps side by side
+_segments = Struct('48s').pack_into                      # CS and SS, which the engine keeps side by side
 
 def shortcut(
     cpu,
@@ -97,7 +97,7 @@ def shortcut(
     flags = engine.eflags() & ~EF_RF | resume
     if error is None: _frames[5](cpu.u8, pa, eip, cs, flags, esp, ss)
     else: _frames[6](cpu.u8, pa, error, eip, cs, flags, esp, ss)
-    _segments(whole, f.CS * 4, *segments)
+    _segments(whole, f.CS * 4, segments)
     hidden = hidden & HF_KEPT | HF_CS32 | HF_SS32 | ring
     state[f.HFLAGS] = hidden | HF_ADDSEG if ds or es else hidden
     state[f.ESP], state[f.EIP] = top, handler
