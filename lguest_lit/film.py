@@ -23,6 +23,7 @@ from .i386.memory import PAGE_SHIFT, PAGE_SIZE
 from .i386.paging import PageFault, walk
 from .i386.traps import EF_RF
 from .kernel import PAGE_OFFSET
+from .launcher import read_file
 from .lg import REGS_OFFSET, SWITCHER_ADDR, LguestRegs, LguestRoState
 from .rewind import Counter, TimeMachine, _WRITE
 from .switcher import switcher_image, switcher_offset
@@ -81,7 +82,7 @@ class Labels:
         guest: str | bytes | dict = 'first', # a Guest's image, as for Launcher; or its symbols
     ):
         host, switcher, moved = symbols(image_path('host')), symbols(image_path('switcher')), switcher_offset()
-        named = (guest if isinstance(guest, dict) else image_facts(guest)['symbols']) | host
+        named = (guest if isinstance(guest, dict) else symbols(guest if isinstance(guest, bytes) else read_file(guest, 'image'))) | host
         named |= {name: at + moved for name, at in switcher.items() if name != 'default_idt_entries'}
         named |= {f'stub {vector}': at + moved for vector, at in enumerate(switcher_image()[1])}
         found = sorted((at, name) for name, at in named.items() if not name.startswith(('end_', 'start_', 'PAGE_OFFSET')))
@@ -357,9 +358,10 @@ class LifeCamera(Recorder):
         self.note_code(regs.eip)
         if regs.esp < self.lg.page_offset: self.stacks.append([self.last, regs.esp, self.guest_pa(regs.esp)])
 
-    def direct(self, vector, error, ring, esp, frame, handler):
-        super().direct(vector, error, ring, esp, frame, handler)
-        for eip in int.from_bytes(frame[4*(error is not None):][:4], 'little'), handler: self.note_code(eip)
+    def direct(self, *what):
+        super().direct(*what)
+        event = np.frombuffer(self.raw[-EVENT.itemsize:], EVENT)[0]
+        for eip in int(event['b']), int(event['c']): self.note_code(eip)     # where it came from, and the handler
 
     @property
     def last(self) -> int:
@@ -401,7 +403,7 @@ def stack_places(
     esps = np.unique(np.concatenate([esps, events['d'][events['kind'] == NUMBER['direct trap']]]).astype(np.int64))
     tops = [*(esps[esps >= offset] - offset).tolist(), *{pa for *_, pa in stacks if pa is not None}]
     words = (np.array(tops, np.int64)[:, None] & ~3) + 4*np.arange(STACK_WORDS)
-    return np.unique(words[words < recording.meta['mem']])
+    return np.unique(words[words < recording.meta['memory']])
 
 def still_words(
     recording: Recording,
@@ -428,16 +430,15 @@ class Film:
 
 def film_life(
     machine: TimeMachine,            # anywhere; goes to the beginning, and to the end
-    image: str | bytes = 'first',    # what it runs
     until: int = 1 << 32,            # world switches, at most
     stays: list = (),                # switches whose stays are filmed an instruction at a time
     **meta                           # more facts for the recording
 ) -> Film:
     "A Guest's life, in one pass, and some stays of it."
-    labels = Labels(image)
+    labels = Labels(image_facts(machine.launcher)['symbols'])
     machine.back_to(0)
     with LifeCamera(machine.lg, labels) as camera: machine.run_to(until)
-    recording = develop(camera, **meta, **image_facts(image))
+    recording = develop(camera, machine.launcher, **meta)
     for eip in kernel_places(recording): camera.note_code(eip)
     still = still_words(recording, camera.stacks, machine.lg.mm.ram)
     return Film(recording, camera.book, camera.stacks, still, [film_stay(machine, switch, labels) for switch in stays])

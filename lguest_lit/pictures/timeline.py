@@ -6,7 +6,7 @@
 __all__ = ['META', 'planes', 'column', 'names_of', 'kernel_code', 'reel', 'scene', 'Timeline']
 
 # %% ../../nbs/7_mastery/31_timeline.ipynb #4
-import base64, zlib
+import base64, hashlib, zlib
 
 import numpy as np
 import traitlets
@@ -15,7 +15,7 @@ from ..film import SEEN, Film, Labels, Listings, film_life, kernel_places, listi
 from ..launcher import BUILT_IN, load_elf, read_file
 from .base import Picture
 from ..rewind import Moment, TimeMachine, last_change, who_wrote
-from ..trace import KINDS, NUMBER, REGISTERS, SOURCES, Recording, code_name, image_facts
+from ..trace import KINDS, NUMBER, REGISTERS, SOURCES, Recording, code_name
 
 # %% ../../nbs/7_mastery/31_timeline.ipynb #8
 def planes(
@@ -52,15 +52,15 @@ def kernel_code(
 ) -> Listings: # empty, if we don't have the image, or have another one
     "The code around each place in which a recording has its kernel, out of a built-in image."
     book, image = Listings(labels), recording.meta.get('image')
-    if image not in BUILT_IN or image_facts(image)['sha256'] != recording.meta['sha256']: return book
-    kernel = load_elf(read_file(image, 'image'), image, recording.meta['mem'])
+    if image not in BUILT_IN or hashlib.sha256(read_file(image, 'image')).hexdigest() != recording.meta['sha256']: return book
+    kernel = load_elf(read_file(image, 'image'), image, recording.meta['memory'])
     for eip in kernel_places(recording):
         for at, data in kernel.segments:
             if at <= eip - kernel.page_offset < at + len(data): book.add(eip, data, at + kernel.page_offset, 0)
     return book
 
 # %% ../../nbs/7_mastery/31_timeline.ipynb #13
-META = 'image args mem page_offset dead seed'.split()
+META = 'image args memory page_offset dead seed'.split()
 
 def reel(
     shown: Film | Recording, # what is to be seen
