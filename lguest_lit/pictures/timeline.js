@@ -569,8 +569,9 @@ button.ask.mono { font: 12px/1.4 ui-monospace, "DejaVu Sans Mono", monospace; } 
 .panel tr.new { background: none; color: inherit; } .panel tr.new th, .panel tr.new td:not(.mean) { background: var(--new-ground); color: var(--new); }
 .chips { display: flex; flex-wrap: wrap; gap: 0 .7rem; padding-left: 1rem; font: 11.5px ui-monospace, "DejaVu Sans Mono", monospace; }
 .top { margin: .1rem 0 .1rem .9rem; font-size: 12px; } summary { cursor: pointer; font-size: 12.5px; } .changed { font-size: 12px; margin: 0 0 .2rem; } .changed .new { display: inline-block; margin-right: .4rem; }
+@container (max-width: 1080px) { .bytes { display: none; } }
 @container (max-width: 900px) {
-  .p-code { grid-column: span 7; } .p-stack { grid-column: span 5; order: -1; } .p-code { order: -2; } .p-regs, .p-memory { grid-column: span 6; } .p-memory { order: 0; } .p-regs, .p-memory { height: 16rem; } .p-desc td.soft { white-space: normal; } .p-console { grid-column: span 12; } .bytes { display: none; }
+  .p-code { grid-column: span 7; } .p-stack { grid-column: span 5; order: -1; } .p-code { order: -2; } .p-regs, .p-memory { grid-column: span 6; } .p-memory { order: 0; } .p-regs, .p-memory { height: 16rem; } .p-desc td.soft { white-space: normal; } .p-console { grid-column: span 12; }
 }
 @container (max-width: 560px) {
   .names { width: 5.4rem; font-size: 10px; } .count { display: none; }
