@@ -25,6 +25,7 @@ def planes(
     "All first bytes, then all second bytes ..., deflated."
     return zlib.compress(numbers.view(np.uint8).reshape(-1, numbers.itemsize).T.tobytes(), 9)
 
+# %% ../../nbs/7_mastery/31_timeline.ipynb #10
 def column(
     numbers: np.ndarray, # unsigned, of 1, 2 or 4 bytes each
 ) -> dict:               # JSON-able
@@ -35,7 +36,7 @@ def column(
     packed = min(plain, delta, key=len)
     return dict(size=numbers.itemsize, delta=packed is delta, packed=base64.b64encode(packed).decode())
 
-# %% ../../nbs/7_mastery/31_timeline.ipynb #11
+# %% ../../nbs/7_mastery/31_timeline.ipynb #13
 def names_of(
     recording: Recording,
 ) -> dict: # kind of event: {code: name}
@@ -47,6 +48,7 @@ def names_of(
         names.setdefault(kind, {})[str(code)] = code_name(kind, code)
     return {kind: {code: name for code, name in these.items() if name} for kind, these in names.items()}
 
+# %% ../../nbs/7_mastery/31_timeline.ipynb #16
 def kernel_code(
     recording: Recording,
     labels: Labels,
@@ -60,7 +62,7 @@ def kernel_code(
             if at <= eip - kernel.page_offset < at + len(data): book.add(eip, data, at + kernel.page_offset, 0)
     return book
 
-# %% ../../nbs/7_mastery/31_timeline.ipynb #13
+# %% ../../nbs/7_mastery/31_timeline.ipynb #18
 META = 'image args memory page_offset dead seed'.split()
 
 def reel(
@@ -81,7 +83,7 @@ def reel(
                 film=film is not None, stacks=film.stacks if film else [], still=film.still if film else [], stays=film.stays if film else [],
                 base=film.stays[0]['base'] if film and film.stays else 0)
 
-# %% ../../nbs/7_mastery/31_timeline.ipynb #17
+# %% ../../nbs/7_mastery/31_timeline.ipynb #22
 def scene(
     machine: TimeMachine, # in the middle of a stay
     before: dict = None,  # the registers one instruction earlier, if somebody knows
@@ -96,7 +98,7 @@ def scene(
                 lines=[list(line) for line in listing(code, regs['eip'] & ~0xFFF, regs['eip'])],
                 words=[[at, value, (pa or 0) - base, False] for at, pa, value in words])
 
-# %% ../../nbs/7_mastery/31_timeline.ipynb #19
+# %% ../../nbs/7_mastery/31_timeline.ipynb #24
 class Timeline(Picture):
     "A Guest's whole life under one slider; with the machine that lives it, every moment can be made live again."
     module_name = 'timeline'
@@ -150,7 +152,7 @@ class Timeline(Picture):
         where = f'at {found.eip:#x}, instruction {found.moment.insn}' if found.eip is not None else 'in its turn'
         return f'{name}: {found.old:#x} → {found.new:#x}, by the {found.by} {where} of the stay after switch {found.moment.switch}'
 
-# %% ../../nbs/7_mastery/31_timeline.ipynb #26
+# %% ../../nbs/7_mastery/31_timeline.ipynb #31
 def view(
     file: str | Path,       # a recording, as `lguest run --trace` saves it
     out: str | Path = None, # where the page goes; None: beside the recording, with .html for an ending
