@@ -23,6 +23,7 @@ from .i386.memory import PAGE_SHIFT, PAGE_SIZE
 from .i386.paging import PageFault, walk
 from .i386.traps import EF_RF
 from .kernel import PAGE_OFFSET
+from .launcher import read_file
 from .lg import REGS_OFFSET, SWITCHER_ADDR, LguestRegs, LguestRoState
 from .rewind import Counter, TimeMachine, _WRITE
 from .switcher import switcher_image, switcher_offset
@@ -41,6 +42,7 @@ def leaves(
     if hasattr(cls, '_length_'): return [leaf for i in range(cls._length_) for leaf in leaves(cls._type_, at + i*ctypes.sizeof(cls._type_), f'{name}[{i}]')]
     return [(at, ctypes.sizeof(cls), name)]
 
+# %% ../nbs/7_mastery/25_films.ipynb #11
 @lru_cache(None)
 def word_names(
     cls: type,   # a structure
@@ -52,7 +54,7 @@ def word_names(
         for word in range(offset & ~3, offset + size, 4): names.setdefault(word, []).append(name)
     return {word: ', '.join(these) for word, these in names.items()}
 
-# %% ../nbs/7_mastery/25_films.ipynb #11
+# %% ../nbs/7_mastery/25_films.ipynb #14
 class Places:
     "The pages whose words have names: the Switcher's, the Host's stack and GDT; and the Guest's memory as a whole."
     def __init__(self,
@@ -74,14 +76,14 @@ class Places:
         title, names = self.pages.get(pa >> PAGE_SHIFT, ('Host', {}))
         return title, names.get(pa & 0xFFC, f'{pa & 0xFFC:#x}')
 
-# %% ../nbs/7_mastery/25_films.ipynb #14
+# %% ../nbs/7_mastery/25_films.ipynb #17
 class Labels:
     "Names for addresses of code: of the Host's few instructions, the Switcher's, and a Guest's."
     def __init__(self,
         guest: str | bytes | dict = 'first', # a Guest's image, as for Launcher; or its symbols
     ):
         host, switcher, moved = symbols(image_path('host')), symbols(image_path('switcher')), switcher_offset()
-        named = (guest if isinstance(guest, dict) else image_facts(guest)['symbols']) | host
+        named = (guest if isinstance(guest, dict) else symbols(guest if isinstance(guest, bytes) else read_file(guest, 'image'))) | host
         named |= {name: at + moved for name, at in switcher.items() if name != 'default_idt_entries'}
         named |= {f'stub {vector}': at + moved for vector, at in enumerate(switcher_image()[1])}
         found = sorted((at, name) for name, at in named.items() if not name.startswith(('end_', 'start_', 'PAGE_OFFSET')))
@@ -102,7 +104,7 @@ class Labels:
         i = bisect_right(self.at, address) - 1
         return self.at[i] if i >= 0 else 0
 
-# %% ../nbs/7_mastery/25_films.ipynb #18
+# %% ../nbs/7_mastery/25_films.ipynb #21
 SEEN = 'eax ecx edx ebx esp ebp esi edi eip eflags cs ss ds es fs gs cr0 cr2 cr3 gdtr idtr tr'.split()
 _SEGMENT = {x86.X86_REG_FS: 'FS', x86.X86_REG_GS: 'GS'}
 
@@ -113,6 +115,7 @@ def look(
     state, f = cpu.state, cpu.f
     return [cpu.engine.eflags() & ~EF_RF if name == 'eflags' else state[getattr(f, name.upper())] for name in SEEN]
 
+# %% ../nbs/7_mastery/25_films.ipynb #24
 def world_of(
     cpu,     # a CPU
     address, # linear, of the instruction
@@ -121,7 +124,7 @@ def world_of(
     ring = cpu.state[cpu.f.HFLAGS] & 3
     return 3 if ring == 3 else 2 if ring else int(address >= SWITCHER_ADDR)
 
-# %% ../nbs/7_mastery/25_films.ipynb #20
+# %% ../nbs/7_mastery/25_films.ipynb #27
 def may_write(
     cpu,        # a CPU, before an instruction
     insn,       # which, by capstone, with details; None if it could not be read
@@ -135,6 +138,7 @@ def may_write(
     found = [base(m.segment) + value(m.base) + value(m.index)*m.scale + m.disp for m in mems]
     return [at & 0xFFFFFFFF for at in (*found, now['esp'] - 4, state[f.GDTR] + (now['edx'] & 0xFFF8))]
 
+# %% ../nbs/7_mastery/25_films.ipynb #30
 def linear_of(
     cpu,              # a CPU
     pa: int,          # physical address that is written to
@@ -146,7 +150,7 @@ def linear_of(
         except PageFault: continue
         if here >> PAGE_SHIFT == pa >> PAGE_SHIFT: return at & 0xFFFFF000 | pa & 0xFFF
 
-# %% ../nbs/7_mastery/25_films.ipynb #23
+# %% ../nbs/7_mastery/25_films.ipynb #33
 def peek(
     cpu,          # a CPU
     linear: int,  # address of a word
@@ -156,6 +160,7 @@ def peek(
     except PageFault: return None, None
     return (pa, cpu.memory.u32[pa >> 2]) if pa >> 2 < len(cpu.memory.u32) else (None, None)
 
+# %% ../nbs/7_mastery/25_films.ipynb #35
 def below_stacks(
     cpu, # a CPU, about to take a trap
 ) -> dict: # linear address: (physical address, value)
@@ -164,6 +169,7 @@ def below_stacks(
     tops = [state[f.ESP], *(peek(cpu, state[f.TR + 2] + at)[1] for at in (4, 12))]
     return {top - 4*n: peek(cpu, top - 4*n) for top in tops if top for n in range(1, 7)}
 
+# %% ../nbs/7_mastery/25_films.ipynb #38
 def before_trap(
     cpu, # a CPU
     vector: int, error: int, soft: bool,
@@ -176,7 +182,7 @@ def before_trap(
     return dict(vector=vector, error=error, soft=soft, ring=state[f.HFLAGS] & 3, eip=state[f.EIP], cr2=state[f.CR2] if vector == 14 else None,
                 gate=gate, segment=segment, **dict(zip(('esp0', 'ss0', 'esp1', 'ss1'), tss)))
 
-# %% ../nbs/7_mastery/25_films.ipynb #26
+# %% ../nbs/7_mastery/25_films.ipynb #41
 class StayCamera:
     "Films a processor from one turn of the Host to the next, as a context."
     def __init__(self,
@@ -252,7 +258,7 @@ class StayCamera:
         trap.update(to=cpu.state[cpu.f.HFLAGS] & 3, handler=cpu.state[cpu.f.EIP], esp=esp)
         if self.on: self.pending.update((pa, (at, was)) for at, (pa, was) in sorted(below.items()) if esp <= at < esp + 24 and pa is not None)
 
-# %% ../nbs/7_mastery/25_films.ipynb #28
+# %% ../nbs/7_mastery/25_films.ipynb #43
 def film_stay(
     machine: TimeMachine,  # left where it was
     switch: int,           # after which world switch the stay begins
@@ -269,6 +275,7 @@ def film_stay(
     finally: machine.goto(here.switch, here.insn)
     return dict(switch=switch, base=camera.places.base, registers=SEEN, code=camera.code, frames=camera.frames)
 
+# %% ../nbs/7_mastery/25_films.ipynb #46
 def registers_at(
     stay: dict,  # from `film_stay`
     n: int,      # a frame
@@ -276,7 +283,7 @@ def registers_at(
     "All registers at a frame: what a picture adds up as it goes."
     return {name: value for frame in stay['frames'][:n + 1] for name, value in frame['regs'].items()}
 
-# %% ../nbs/7_mastery/25_films.ipynb #34
+# %% ../nbs/7_mastery/25_films.ipynb #52
 _plain = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32)
 
 def sweep(
@@ -288,6 +295,7 @@ def sweep(
     found = list(_plain.disasm_lite(code[:stop - at], at))
     return found if found and found[-1][0] + found[-1][1] == stop else []
 
+# %% ../nbs/7_mastery/25_films.ipynb #54
 def listing(
     code: bytes,        # machine code
     at: int,            # its address
@@ -302,7 +310,7 @@ def listing(
     rest = list(_plain.disasm_lite(code[eip - at:], eip, after))
     return [(a, code[a - at:a - at + n].hex(' '), f'{m} {o}'.strip()) for a, n, m, o in lead[-before:] + rest]
 
-# %% ../nbs/7_mastery/25_films.ipynb #37
+# %% ../nbs/7_mastery/25_films.ipynb #57
 class Listings:
     "The code around each address at which a Guest was seen: lines once, and for each address the numbers of its lines."
     def __init__(self,
@@ -334,7 +342,7 @@ class Listings:
         "`lines`: address, bytes, text, label. `around`: of each address [since which event, numbers of lines]."
         return dict(lines=self.lines, around={str(eip): [[event, lines] for event, _, lines in seen] for eip, seen in self.around.items()})
 
-# %% ../nbs/7_mastery/25_films.ipynb #41
+# %% ../nbs/7_mastery/25_films.ipynb #61
 class LifeCamera(Recorder):
     "A tape that also notes what the Guest itself writes, where its stack is, and the code it was stopped in."
     def __init__(self,
@@ -357,9 +365,10 @@ class LifeCamera(Recorder):
         self.note_code(regs.eip)
         if regs.esp < self.lg.page_offset: self.stacks.append([self.last, regs.esp, self.guest_pa(regs.esp)])
 
-    def direct(self, vector, error, ring, esp, frame, handler):
-        super().direct(vector, error, ring, esp, frame, handler)
-        for eip in int.from_bytes(frame[4*(error is not None):][:4], 'little'), handler: self.note_code(eip)
+    def direct(self, *what):
+        super().direct(*what)
+        event = np.frombuffer(self.raw[-EVENT.itemsize:], EVENT)[0]
+        for eip in int(event['b']), int(event['c']): self.note_code(eip)     # where it came from, and the handler
 
     @property
     def last(self) -> int:
@@ -379,7 +388,7 @@ class LifeCamera(Recorder):
         pa = self.guest_pa(eip)
         if pa is not None: self.book.add(eip, bytes(self.lg.mm.ram[pa & ~0xFFF:(pa | 0xFFF) + 1]), eip & ~0xFFF, self.last)
 
-# %% ../nbs/7_mastery/25_films.ipynb #43
+# %% ../nbs/7_mastery/25_films.ipynb #63
 def kernel_places(
     recording: Recording,
 ) -> list: # linear addresses
@@ -388,7 +397,7 @@ def kernel_places(
     eips = np.unique(changes['new'][(changes['what'] == WHAT['register']) & (changes['where'] == REGISTERS.index('eip'))])
     return eips[eips >= recording.meta['page_offset']].tolist()
 
-# %% ../nbs/7_mastery/25_films.ipynb #46
+# %% ../nbs/7_mastery/25_films.ipynb #66
 STACK_WORDS = 10
 
 def stack_places(
@@ -401,8 +410,9 @@ def stack_places(
     esps = np.unique(np.concatenate([esps, events['d'][events['kind'] == NUMBER['direct trap']]]).astype(np.int64))
     tops = [*(esps[esps >= offset] - offset).tolist(), *{pa for *_, pa in stacks if pa is not None}]
     words = (np.array(tops, np.int64)[:, None] & ~3) + 4*np.arange(STACK_WORDS)
-    return np.unique(words[words < recording.meta['mem']])
+    return np.unique(words[words < recording.meta['memory']])
 
+# %% ../nbs/7_mastery/25_films.ipynb #68
 def still_words(
     recording: Recording,
     stacks: list, # as above
@@ -414,7 +424,7 @@ def still_words(
     words = np.frombuffer(ram, np.uint32)[at >> 2]
     return [[int(a), int(w)] for a, w in zip(at, words) if w]
 
-# %% ../nbs/7_mastery/25_films.ipynb #49
+# %% ../nbs/7_mastery/25_films.ipynb #71
 @dataclass
 class Film:
     "A Guest's life for looking at: the `recording`, with the Guest's own writes in it, and what it does not have."
@@ -426,18 +436,18 @@ class Film:
 
     def __repr__(self): return f'<Film of {self.recording!r}, {len(self.stays)} stays in full>'
 
+# %% ../nbs/7_mastery/25_films.ipynb #74
 def film_life(
     machine: TimeMachine,            # anywhere; goes to the beginning, and to the end
-    image: str | bytes = 'first',    # what it runs
     until: int = 1 << 32,            # world switches, at most
     stays: list = (),                # switches whose stays are filmed an instruction at a time
     **meta                           # more facts for the recording
 ) -> Film:
     "A Guest's life, in one pass, and some stays of it."
-    labels = Labels(image)
+    labels = Labels(image_facts(machine.launcher)['symbols'])
     machine.back_to(0)
     with LifeCamera(machine.lg, labels) as camera: machine.run_to(until)
-    recording = develop(camera, **meta, **image_facts(image))
+    recording = develop(camera, machine.launcher, **meta)
     for eip in kernel_places(recording): camera.note_code(eip)
     still = still_words(recording, camera.stacks, machine.lg.mm.ram)
     return Film(recording, camera.book, camera.stacks, still, [film_stay(machine, switch, labels) for switch in stays])

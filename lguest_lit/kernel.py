@@ -148,6 +148,7 @@ class Kernel(KernelMemory):
     def kick(self):
         "Interrupt whatever runs, as the timer does. Safe to call from another thread."
         if TIMER_VECTOR not in self.cpu.irqs: self.cpu.raise_irq(TIMER_VECTOR)
+        else: self.cpu.engine.stop(self.cpu.engine.handle)     # it waits, and whoever raised it may have been too early to stop anybody
 
     def take_interrupts(self):
         "Switch interrupts on for a moment: those that wait come in [H:030]."

@@ -47,7 +47,7 @@ def test_a_stay_has_every_word_that_was_written(machine):
         machine.goto(switch, 1)                                             # the Host has done its part, and the first instruction is over
         before = words(machine).copy()
         for *_, pa, was, _ in stay['frames'][1]['writes']: before[pa >> 2] = was
-        machine.goto(switch, len(stay['frames']) - 2)                       # before the Host's `hlt`
+        machine.goto(switch, len(stay['frames']) - 3)                       # in front of the last two instructions, which nobody can part
         after, now = words(machine), {}
         for frame in stay['frames']:
             for _, _, linear, pa, was, new in frame.get('writes', ()):

@@ -1,10 +1,14 @@
 "Traps on the emulated i386, against a small model of what the 80386 manual prescribes."
 import itertools
 import struct
+import threading
 
 import pytest
+from lguest_lit.host import Host
 from lguest_lit.i386.cpu import CPU, STUBS, flat_machine
 from lguest_lit.i386.memory import PhysicalMemory
+from lguest_lit.kernel import TIMER_VECTOR
+from lguest_lit.workbench import OneTurn, Workbench
 from unicorn import x86_const as x86
 
 GDT, IDT, TSS, PD, PT = 0x1000, 0x2000, 0x3000, 0x10000, 0x11000
@@ -548,3 +552,20 @@ def test_kick_is_heard_while_an_irq_waits(m):
     m.cpu.raise_irq(0x40); m.cpu.kick()
     assert m.cpu.run(1000) == 'stopped'
     assert m.regs['eip'] == PROGRAM and m.cpu.irqs == [0x40]
+
+
+def test_a_kick_that_came_too_early_is_made_good_by_the_next():
+    "The clock's thread raises its interrupt after `run` has looked for one, and before the engine has started."
+    pytest.importorskip('ziglang')
+    g = Workbench('forever: jmp forever', host=Host(memory=12 << 20, clock=OneTurn(slice=0)))
+    cpu, engine = g.host.cpu, g.host.cpu.engine
+    real, late = engine.start, threading.Timer(10, lambda: cpu.kick())     # a failure, and not for ever
+    def start(*args):
+        engine.start = real
+        cpu.irqs.append(TIMER_VECTOR)
+        threading.Timer(0.05, g.host.kick).start()
+        return real(*args)
+    engine.start = start
+    late.start()
+    try: assert g.turn() == TIMER_VECTOR
+    finally: late.cancel()

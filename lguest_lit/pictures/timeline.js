@@ -102,8 +102,8 @@ function labeller(labels) {
   };
 }
 
-const ORDER = "eax ebx ecx edx esi edi ebp esp ds es fs gs ss cs eip eflags trapnum errcode cr0 cr2 cr3 gdtr idtr tr".split(" ");
-const WIDE = new Set(["eip", "eflags"]);
+const ORDER = "eax ebx ecx edx esi edi ebp esp ds es fs gs ss errcode cs eip eflags trapnum cr0 cr2 cr3 gdtr idtr tr".split(" ");
+const WIDE = new Set(["cs", "eip", "eflags", "trapnum"]);
 const short = (n) => (n > 9 ? "0x" + n.toString(16) : String(n));
 const FLAGS = [[1, "CF"], [4, "PF"], [16, "AF"], [64, "ZF"], [128, "SF"], [256, "TF"], [512, "IF"], [1024, "DF"], [2048, "OF"], [65536, "RF"]];
 const flags_of = (n) => FLAGS.filter(([bit]) => n & bit).map(([, name]) => name).join(" ");
@@ -363,7 +363,7 @@ async function render({ model, el }) {
     return Array.from({ length: 10 }, (_, n) => {
       const address = (esp + 4 * n) >>> 0, known = past.get(address) || future.get(address), pa = address - data.meta.page_offset;
       if (known) return [address, known[0], known[1] - data.base, known[2], known[3]];
-      return [address, pa >= 0 && pa < data.meta.mem ? word_at(pa, at()) : undefined, pa, false];
+      return [address, pa >= 0 && pa < data.meta.memory ? word_at(pa, at()) : undefined, pa, false];
     });
   }
 
@@ -399,7 +399,7 @@ async function render({ model, el }) {
   }
   function draw_regs(now) {
     const e = at(), names = ORDER.filter((name) => (now ? name in now.regs : data.registers.includes(name)));
-    panels.regs.note.textContent = now ? "of the processor" : "of the Guest, as the Host keeps them";
+    panels.regs.note.textContent = now ? "of the processor" : "as the Host keeps them";
     panels.regs.body.replaceChildren(...names.map((name) => {
       const r = data.registers.indexOf(name), v = now ? now.regs[name] : rec.value(REGISTER, r, e) ?? 0;
       const i = now ? -1 : rec.last(REGISTER, r, e), changed = now ? now.before && now.before[name] !== v : i >= 0 && rec.owner[i] === e;
@@ -509,9 +509,11 @@ async function render({ model, el }) {
     }
     root.dataset.ms = (performance.now() - began).toFixed(1);
   }
-  const root = frame(model, el, h("style", {}, STYLE), h("div.lanes", {}, names, hold), steps, tools, h("div.row.below", {}, stay_bar, answer),
-    h("div.panels", {}, panels.code.node, panels.regs.node, panels.stack.node, panels.memory.node, panels.tables.node, panels.desc.node, panels.console.node));
+  const root = frame(model, el, h("style", {}, STYLE), h("div.whole", {}, h("div.lanes", {}, names, hold), steps, tools, h("div.row.below", {}, stay_bar, answer),
+    h("div.panels", {}, panels.code.node, panels.regs.node, panels.stack.node, panels.memory.node, panels.tables.node, panels.desc.node, panels.console.node)));
   root.classList.add("timeline");
+  // On a phone the slider stays in sight, at the lower edge; but not inside of something that scrolls by itself, as outputs of notebooks do.
+  for (let node = el; node && node !== document.body; node = node.parentElement) if (/auto|scroll|hidden/.test(getComputedStyle(node).overflow)) root.classList.add("still");
   root.addEventListener("keydown", (e) => {
     if (e.composedPath()[0].matches?.("input:not([type=range]), select") || e.ctrlKey || e.metaKey || e.altKey) return;
     const keys = { "[": () => walk_to(listed(), -1), "]": () => walk_to(listed(), 1), ",": () => step(-1), ".": () => step(1), "+": () => zoom(0.5), "-": () => zoom(2), "/": () => box.focus() };
@@ -567,13 +569,15 @@ button.ask.mono { font: 12px/1.4 ui-monospace, "DejaVu Sans Mono", monospace; } 
 .panel tr.new { background: none; color: inherit; } .panel tr.new th, .panel tr.new td:not(.mean) { background: var(--new-ground); color: var(--new); }
 .chips { display: flex; flex-wrap: wrap; gap: 0 .7rem; padding-left: 1rem; font: 11.5px ui-monospace, "DejaVu Sans Mono", monospace; }
 .top { margin: .1rem 0 .1rem .9rem; font-size: 12px; } summary { cursor: pointer; font-size: 12.5px; } .changed { font-size: 12px; margin: 0 0 .2rem; } .changed .new { display: inline-block; margin-right: .4rem; }
+@container (max-width: 1080px) { .bytes { display: none; } }
 @container (max-width: 900px) {
-  .p-code { grid-column: span 7; } .p-stack { grid-column: span 5; order: -1; } .p-code { order: -2; } .p-regs, .p-memory { grid-column: span 6; } .p-memory { order: 0; height: 15rem; } .p-console { grid-column: span 12; } .bytes { display: none; }
+  .p-code { grid-column: span 7; } .p-stack { grid-column: span 5; order: -1; } .p-code { order: -2; } .p-regs, .p-memory { grid-column: span 6; } .p-memory { order: 0; } .p-regs, .p-memory { height: 16rem; } .p-desc td.soft { white-space: normal; } .p-console { grid-column: span 12; }
 }
 @container (max-width: 560px) {
   .names { width: 5.4rem; font-size: 10px; } .count { display: none; }
-  .p-code, .p-tables, .p-desc, .p-regs, .p-stack, .p-memory, .p-console { grid-column: span 12; } .panel, .p-memory { height: 13rem; } .p-regs { height: 16.5rem; } .p-regs, .p-stack, .p-memory { order: 0; } .p-code { order: -1; }
-  .timeline .stepper { position: sticky; top: 0; z-index: 1; background: var(--card); border-bottom: 1px solid var(--line); padding-bottom: .2rem; }
+  .p-code, .p-tables, .p-desc, .p-regs, .p-stack, .p-memory, .p-console { grid-column: span 12; } .panel, .p-memory { height: 13rem; } .p-regs { height: 17rem; } .p-regs, .p-stack, .p-memory { order: 0; } .p-code { order: -1; }
+  .timeline:not(.still) .whole { display: flex; flex-direction: column; } .p-desc td.soft { white-space: normal; }
+  .timeline:not(.still) .stepper { order: 9; position: sticky; bottom: 0; z-index: 1; background: var(--card); border-top: 1px solid var(--line); padding: .3rem 0 0; margin: .5rem 0 0; }
   .timeline .stepper output { min-height: 2.9em; font-size: 12px; } .answer { min-height: 3em; }
 }`;
 
