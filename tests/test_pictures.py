@@ -1,7 +1,13 @@
 "The pictures: on a page with no kernel and no network each is there, and moves as its data says."
+import json
+import re
+from pathlib import Path
+
 import pytest
 
-from lguest_lit.pictures.base import bit_fields, module, rule
+from lguest_lit.pictures.base import bit_fields, module, rule, script
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_a_module_that_is_not_there_is_named():
@@ -24,3 +30,12 @@ def test_a_picture_fits_a_phone_in_both_schemes(show, scheme):
     page = show(bit_fields([('all', [(0, 63)], None)], 0, 1), width=360, scheme=scheme)
     assert page.evaluate('document.documentElement.scrollWidth') <= 360
     assert page.locator('.picture').evaluate('e => e.classList.contains("dark")') == (scheme == 'dark')
+
+
+def test_stored_pictures_are_drawn_by_the_modules_of_today():
+    "A picture takes its module along into the notebook's output; whoever changes one runs the notebooks that show it."
+    outputs = [(path, ''.join(out.get('data', {}).get('text/html', ''))) for path in sorted((ROOT/'nbs').rglob('*.ipynb'))
+               for cell in json.loads(path.read_text())['cells'] for out in cell.get('outputs', ())]
+    stored = [(path, html, match[1]) for path, html in outputs if (match := re.search(r'data-picture="(\w+)"', html))]
+    stale = sorted({str(path.relative_to(ROOT)) for path, html, name in stored if script(name) not in html})
+    assert len(stored) > 50 and not stale, f'make nbs NB="{" ".join(stale)}"'
