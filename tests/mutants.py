@@ -5,7 +5,7 @@
     python tests/mutants.py segments --show          one module; list the survivors with their lines
 
 Each mutant lives in a forked process of its own, in which the module's functions are replaced and the tests below are
-run until the first failure. One that takes four times as long as the sound Host counts as noticed: it hangs, and that is
+run until the first failure. One that takes much longer than the sound Host counts as noticed: it hangs, and that is
 seen.
 """
 import argparse
@@ -118,7 +118,7 @@ def main() -> int:
     for name in ('hypothesis', 'lguest_lit.workbench', 'lguest_lit.cli'): importlib.import_module(name)
     began, tally = time.time(), {m: {} for m in args.modules}
     if noticed(args.modules[0], ast.parse(sources[args.modules[0]]), tests) != 'survived': parser.error('the tests fail on the unbroken Host')
-    limit = 30 + int(4 * args.workers * (time.time() - began))
+    limit = 60 + int(1.5 * args.workers * (time.time() - began))
     def judge(job):
         module, function, line, what, at, index, change = job
         return job, noticed(module, broken(sources[module], at, index, change), tests, limit)
