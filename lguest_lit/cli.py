@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'printable', 'complain', 'Parser', 'seconds', 'make_parser', 'OutputError', 'console_writer',
            'output_file', 'stats_writer', 'taped', 'on_interrupt', 'keyboard', 'summary', 'run_image', 'export_trace',
-           'main']
+           'view_recording', 'main']
 
 # %% ../nbs/4_launcher/20_command_line.ipynb #2
-import argparse, contextlib, io, json, math, os, signal, socket, sys, threading
+import argparse, contextlib, importlib, io, json, math, os, signal, socket, sys, threading
 from pathlib import Path
 
 from rich.console import Console
@@ -74,6 +74,10 @@ def make_parser() -> Parser:
     trace.add_argument('--changes', action='store_true', help='a table of what was changed, instead of what happened')
     trace.add_argument('-o', '--output', metavar='OUT', help='where to (default: FILE with another ending; - for standard output)')
     trace.add_argument('file', metavar='FILE', help='a recording: see `lguest run --trace`')
+    view = sub.add_parser('view', help='look at a recording in a browser')
+    view.add_argument('-o', '--output', metavar='OUT', help='the page (default: FILE with .html for an ending)')
+    view.add_argument('--no-open', dest='open', action='store_false', help='write the page, and leave the browser alone')
+    view.add_argument('file', metavar='FILE', help='a recording: see `lguest run --trace`')
     return p
 
 # %% ../nbs/4_launcher/20_command_line.ipynb #18
@@ -225,8 +229,16 @@ def export_trace(
     else: write_file(out, data)
     return 0
 
-# %% ../nbs/4_launcher/20_command_line.ipynb #44
-COMMANDS = dict(demo=run_image, run=run_image, trace=export_trace)
+# %% ../nbs/4_launcher/20_command_line.ipynb #45
+def view_recording(
+    a: argparse.Namespace, # the options
+) -> int:
+    "Write a recording's timeline as a page, and open it; returns the exit code. TraceError."
+    importlib.import_module('lguest_lit.pictures.timeline').view(a.file, a.output, a.open)
+    return 0
+
+# %% ../nbs/4_launcher/20_command_line.ipynb #47
+COMMANDS = dict(demo=run_image, run=run_image, trace=export_trace, view=view_recording)
 
 def main(
     argv: list[str] | None = None, # arguments; None: those of the command line

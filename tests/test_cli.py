@@ -337,3 +337,16 @@ def test_demo():
     done = lguest('demo')
     assert done.returncode == 0
     for word in (b'world switches', b'LGUEST_INIT', b'direct traps', b'time'): assert word in done.stdout, done.stdout
+
+
+def test_view_writes_a_page(tmp_path):
+    file = tmp_path/'boot.lgt'
+    assert lguest('run', '--trace', file, 'first', 'ticks=5', 'quiet').returncode == 0
+    done = lguest('view', '--no-open', file)
+    page = tmp_path/'boot.html'
+    assert (done.returncode, done.stdout, done.stderr) == (0, b'', b'') and 'data-picture="timeline"' in page.read_text()
+    assert lguest('view', '--no-open', '-o', tmp_path/'other.html', file).returncode == 0
+    assert (tmp_path/'other.html').read_bytes() == page.read_bytes()
+    refused(lguest('view', '--no-open', page), page)
+    refused(lguest('view', '--no-open', '-o', file, file), file, 'the recording itself')
+    refused(lguest('view', tmp_path/'none'), tmp_path/'none', 'No such file')
