@@ -168,7 +168,7 @@ def test_source_links_show_the_line(site):
 
 def test_search_finds_a_function(open_page):
     page = open_page('index.html')
-    page.get_by_label('Search').fill('demand_page')
+    page.get_by_role('searchbox', name='Search', exact=True).fill('demand_page')
     entry = page.locator('.search-result[href$="page_tables.html#demand_page"]')
     entry.wait_for()
     entry.click()
