@@ -15,6 +15,7 @@ def kept(
     "A directive that is no `key: value` is not for the page; those that are one are Quarto's."
     return not re.match(r'#\|(?!\s*[\w-]+:(\s|$))', line)
 
+# %% ../nbs/7_mastery/91_docfilter.ipynb #8
 def shown(
     cell: dict, # of a notebook
 ) -> dict:      # the same for the page, or None if it is not shown
@@ -25,6 +26,7 @@ def shown(
     lines = list(filter(kept, lines))
     return {**cell, 'source': lines} if ''.join(lines).strip() else None
 
+# %% ../nbs/7_mastery/91_docfilter.ipynb #11
 def docfilter(
     text: str, # a notebook's JSON
 ) -> str:      # a notebook's JSON
@@ -32,5 +34,5 @@ def docfilter(
     nb = json.loads(text)
     return json.dumps(nb | {'cells': list(filter(None, map(shown, nb['cells'])))}, ensure_ascii=False)
 
-# %% ../nbs/7_mastery/91_docfilter.ipynb #7
+# %% ../nbs/7_mastery/91_docfilter.ipynb #13
 if __name__ == '__main__' and '__file__' in globals(): sys.stdout.write(docfilter(sys.stdin.read()))

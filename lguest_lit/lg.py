@@ -77,6 +77,7 @@ class HcallArgs(ctypes.LittleEndianStructure):
     "One slot of the ring. The order is not that of the registers [facts 2.4]."
     _fields_ = [(n, ctypes.c_uint32) for n in ('eax', 'edx', 'ebx', 'ecx')]
 
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #41
 class LguestData(ctypes.LittleEndianStructure):
     "struct lguest_data as of June 2007: 1120 bytes [facts 2.4]."
     _fields_ = [('irq_enabled', ctypes.c_uint32), ('blocked_interrupts', ctypes.c_uint32), ('cr2', ctypes.c_uint32),
@@ -84,7 +85,7 @@ class LguestData(ctypes.LittleEndianStructure):
                 ('reserve_mem', ctypes.c_uint32), ('guestid', ctypes.c_uint16), ('tsc_khz', ctypes.c_uint32),
                 ('noirq_start', ctypes.c_uint32), ('noirq_end', ctypes.c_uint32)]
 
-# %% ../nbs/5_host/H005_struct_lguest.ipynb #44
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #47
 class LauncherMemory:
     "The Launcher's mapping of a Guest's memory: frames side by side."
     def __init__(self,
@@ -135,7 +136,7 @@ class LauncherMemory:
         for pfn in range(self.base_pfn, self.base_pfn + self.pages): self.mem.put_page(pfn)
         self.mem.put_page(self.zero_pfn)
 
-# %% ../nbs/5_host/H005_struct_lguest.ipynb #53
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #56
 @dataclass(frozen=True)
 class Fixes:
     "Later repairs to the June 2007 Host; False brings the original behaviour back [facts 0.2, 5.9]."
@@ -155,7 +156,7 @@ class Fixes:
         "The Host exactly as the seed shows it."
         return cls(**{f.name: False for f in fields(cls)})
 
-# %% ../nbs/5_host/H005_struct_lguest.ipynb #57
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #60
 class Stats:
     "What happened to one Guest, in numbers."
     def __init__(self):
@@ -172,7 +173,7 @@ class Stats:
                     interrupts=dict(sorted(self.interrupts.items())),
                     demand_page=dict(fixed=self.demand_fixed, reflected=self.demand_reflected), emulated_insns=self.emulated_insns)
 
-# %% ../nbs/5_host/H005_struct_lguest.ipynb #63
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #66
 class GuestDead(Exception):
     "Raised by kill_guest: nothing more of this Guest is done."
 
@@ -180,7 +181,7 @@ class Pgdir:
     "One shadow page directory: which Guest directory it shadows (`cr3`) and the frame it is in (`pgdir`)."
     def __init__(self): self.cr3, self.pgdir, self.base, self.populated = 0, None, 0, set()
 
-# %% ../nbs/5_host/H005_struct_lguest.ipynb #66
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #69
 class Lguest:
     "struct lguest: all the Host knows about one Guest [facts 2.5]."
     def __init__(self,
@@ -211,14 +212,14 @@ class Lguest:
         self.irqs_pending = 0
         self.stats = Stats()
 
-# %% ../nbs/5_host/H005_struct_lguest.ipynb #73
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #76
 def signed(
     value: int, # 0 to 2**32 - 1
 ) -> int:
     "The same 32 bits as C's `long` has them on an i386; the last words of a Guest have some numbers that way [facts 5.10]."
     return value - (1 << 32) if value & 0x80000000 else value
 
-# %% ../nbs/5_host/H005_struct_lguest.ipynb #75
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #78
 def kill_guest(
     lg: Lguest, # the Guest
     text: str,  # which rule it has broken
@@ -229,7 +230,7 @@ def kill_guest(
         if lg.tape: lg.tape.kill(text)
     raise GuestDead(lg.dead)
 
-# %% ../nbs/5_host/H005_struct_lguest.ipynb #81
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #84
 def guest_pa(
     lg: Lguest, # the Guest
     vaddr: int, # an address in its kernel's linear mapping
@@ -237,7 +238,7 @@ def guest_pa(
     "Guest-physical address of a Guest *kernel* address: subtract page_offset, wrapping [facts 5.2]."
     return vaddr - lg.page_offset & 0xFFFFFFFF
 
-# %% ../nbs/5_host/H005_struct_lguest.ipynb #84
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #87
 def lguest_address_ok(
     lg: Lguest,  # the Guest
     addr: int,   # Guest-physical
@@ -248,7 +249,7 @@ def lguest_address_ok(
     if end > 0xFFFFFFFF or end > lg.memory_end: return False
     return lg.fixes.address_ok or end >> PAGE_SHIFT < lg.pfn_limit
 
-# %% ../nbs/5_host/H005_struct_lguest.ipynb #89
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #92
 _word = Struct('<I')
 _get, _put = _word.unpack_from, _word.pack_into
 
@@ -260,6 +261,7 @@ def lgread_u32(
     if not lguest_address_ok(lg, addr, 4): kill_guest(lg, f'bad read address {addr:#x}')
     return _get(lg.mm.ram, addr)[0]
 
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #95
 def lgread_u8(
     lg: Lguest, # the Guest
     addr: int,  # Guest-physical
@@ -268,6 +270,7 @@ def lgread_u8(
     if not lguest_address_ok(lg, addr, 1): kill_guest(lg, f'bad read address {addr:#x} len 1')
     return lg.mm.ram[addr]
 
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #98
 def lgread(
     lg: Lguest, # the Guest
     addr: int,  # Guest-physical
@@ -277,7 +280,7 @@ def lgread(
     if not lguest_address_ok(lg, addr, n): kill_guest(lg, f'bad read address {addr:#x} len {n}')
     return bytes(lg.mm.ram[addr:addr + n])
 
-# %% ../nbs/5_host/H005_struct_lguest.ipynb #94
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #103
 def lgwrite_u32(
     lg: Lguest, # the Guest
     addr: int,  # Guest-physical; need not be aligned
@@ -289,6 +292,7 @@ def lgwrite_u32(
     if lg.tape: lg.tape.word(addr, val)
     _put(lg.mm.ram, addr, val)
 
+# %% ../nbs/5_host/H005_struct_lguest.ipynb #106
 def lgwrite(
     lg: Lguest,  # the Guest
     addr: int,   # Guest-physical

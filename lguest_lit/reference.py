@@ -198,6 +198,7 @@ def value(
     alone = isinstance(node, ast.AnnAssign) or isinstance(node.targets[0], ast.Name)
     return textwrap.shorten(ast.unparse(node.value) if alone else repr(getattr(m.module, name)), 60, placeholder=' …')
 
+# %% ../nbs/7_mastery/90_reference.ipynb #48
 def constants(
     m: Module,   # where they are
     names: list, # theirs
@@ -209,7 +210,7 @@ def constants(
         rows.append([f'[`{name}`]{{#{name}}}', f'`{value(m, name)}`', f'[{place.heading}]({place.link()}) · [line {node.lineno}]({m.source(node.lineno)})'])
     return '## Constants {#the-constants}\n\n' + table(['name', 'value', 'where'], rows) if rows else ''
 
-# %% ../nbs/7_mastery/90_reference.ipynb #49
+# %% ../nbs/7_mastery/90_reference.ipynb #52
 def page(
     m: Module, # the module
 ) -> str:      # a page for Quarto or smalldocs
@@ -220,7 +221,7 @@ def page(
     head = f'---\ntitle: "{m.name}"\n---\n\nThe module `lguest_lit.{m.name}`, told in: {told}.'
     return '\n\n'.join(filter(None, [head, *(entries(m, n) for n in code), constants(m, [n for n in m.public if n not in code])])) + '\n'
 
-# %% ../nbs/7_mastery/90_reference.ipynb #51
+# %% ../nbs/7_mastery/90_reference.ipynb #55
 def first_sentence(
     thing: object, # anything with a docstring
 ) -> str:          # '' if it has none of its own
@@ -228,6 +229,7 @@ def first_sentence(
     own = isinstance(thing, type) or inspect.isroutine(inspect.unwrap(thing)) if callable(thing) else False
     return re.split(r'(?<=[.!?])\s', ' '.join((inspect.getdoc(thing) or '').split()))[0] if own else ''
 
+# %% ../nbs/7_mastery/90_reference.ipynb #58
 def index(
     modules: list, # Module
 ) -> str:          # a page
@@ -238,7 +240,7 @@ def index(
     head = '---\ntitle: "Everything by name"\n---\n\nWhat the notebooks export, read off the code when this site was made.'
     return head + '\n\n' + table(['name', 'what it is, and in which module'], [row for _, row in sorted(rows)]) + '\n'
 
-# %% ../nbs/7_mastery/90_reference.ipynb #54
+# %% ../nbs/7_mastery/90_reference.ipynb #61
 def modules(
     root: Path, # of the project
 ) -> list:      # Module, by name
@@ -258,5 +260,5 @@ def write_reference(
         if not path.exists() or path.read_text(encoding='utf-8') != text: path.write_text(text, encoding='utf-8')
     return sorted(pages)
 
-# %% ../nbs/7_mastery/90_reference.ipynb #57
+# %% ../nbs/7_mastery/90_reference.ipynb #64
 if __name__ == '__main__' and '__file__' in globals(): write_reference(Path.cwd(), Path('nbs/reference'))

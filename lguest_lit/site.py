@@ -73,6 +73,7 @@ class Term:
     forms: tuple # the words that are linked to it
     short: str   # its first sentence, plain
 
+# %% ../nbs/7_mastery/92_site.ipynb #17
 ENTRY = re.compile(r'^### (.+?) \{#([\w-]+)( \.quiet)?\}\n+(?:\*Also:\* (.+?)\.\n+)?(.+?)$', re.M)
 
 def terms_of(
@@ -84,7 +85,7 @@ def terms_of(
     return [Term(anchor, tuple(([] if quiet else [name]) + (also.split(', ') if also else [])), first(said))
             for name, anchor, quiet, also, said in ENTRY.findall(text)]
 
-# %% ../nbs/7_mastery/92_site.ipynb #16
+# %% ../nbs/7_mastery/92_site.ipynb #19
 def form_pattern(
     terms: list, # Term
 ) -> re.Pattern: # its first group is the form as it stands there
@@ -109,7 +110,7 @@ def term_edits(
         edits.append((*match.span(), link))
     return edits
 
-# %% ../nbs/7_mastery/92_site.ipynb #20
+# %% ../nbs/7_mastery/92_site.ipynb #23
 def by_heading(
     page: Page,     # of a notebook
     exported: dict, # cell: names
@@ -120,7 +121,7 @@ def by_heading(
     part = lambda a, b: [name for at, n in page.cells if a <= at < b for name in exported.get(n, [])]
     return [(a, names) for a, b in zip(starts, [*starts[1:], len(page.text)]) if (names := part(a, b))]
 
-# %% ../nbs/7_mastery/92_site.ipynb #22
+# %% ../nbs/7_mastery/92_site.ipynb #25
 def here_line(
     found: list, # (Module, name)
     up: str,     # the way to the site's root
@@ -133,7 +134,7 @@ def here_line(
         return f'{entry} <a class="source" href="{m.source(line)}" aria-label="{name} on GitHub">{Path(m.file).name}:{line}</a>'
     return f'\n<p class="defined-here">Defined here: {", ".join(one(*f) for f in found)}</p>'
 
-# %% ../nbs/7_mastery/92_site.ipynb #26
+# %% ../nbs/7_mastery/92_site.ipynb #29
 def run_it(
     notebook: str, # its path from the project's root
     root: Path,    # of the project
@@ -146,7 +147,7 @@ def run_it(
             f'<span>(there, first: <code>%pip install git+{c.git_url}</code>)</span> · '
             f'<a href="{c.git_url}/blob/{c.branch}/{notebook}">on GitHub</a></p>')
 
-# %% ../nbs/7_mastery/92_site.ipynb #30
+# %% ../nbs/7_mastery/92_site.ipynb #33
 BOOT = 'nbs/7_mastery/31_timeline.ipynb'
 
 def recorded_boot(
@@ -156,7 +157,7 @@ def recorded_boot(
     outputs = (o for c in json.loads((root/BOOT).read_text(encoding='utf-8'))['cells'] for o in c.get('outputs', ()))
     return next(text for o in outputs if 'lguest-picture' in (text := ''.join(o.get('data', {}).get('text/html', ''))))
 
-# %% ../nbs/7_mastery/92_site.ipynb #34
+# %% ../nbs/7_mastery/92_site.ipynb #37
 def finish(
     text: str,     # a page, as it was rendered
     name: str,     # its path in the site
@@ -175,7 +176,7 @@ def finish(
     edits += [(at, at, here_line(found, up)) for at, found in by_heading(page, exports.get(notebook, {}))]
     return edited(text, edits + (term_edits(page, terms, up) if name != 'nbs/glossary.html' else []))
 
-# %% ../nbs/7_mastery/92_site.ipynb #36
+# %% ../nbs/7_mastery/92_site.ipynb #39
 def exports_of(
     root: Path, # of the project
 ) -> dict:      # notebook: {cell: [(Module, name)]}
@@ -206,6 +207,6 @@ def finish_site(
         path.write_text(finish(text, path.relative_to(out).as_posix(), root, terms, exports), encoding='utf-8')
     return len(pages)
 
-# %% ../nbs/7_mastery/92_site.ipynb #39
+# %% ../nbs/7_mastery/92_site.ipynb #42
 if __name__ == '__main__' and '__file__' in globals():
     finish_site(Path.cwd(), Path(os.environ.get('QUARTO_PROJECT_OUTPUT_DIR') or '_docs').resolve())

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['TRACKS', 'HOST', 'SWITCHER', 'KERNEL', 'USER', 'Kind', 'KINDS', 'SOURCES', 'WHATS', 'EVENT', 'CHANGE', 'REGISTERS',
-           'NUMBER', 'WHAT', 'VECTORS', 'WHAT_NAMES', 'FORMAT', 'VERSION', 'TROUBLES', 'Tape', 'DoorTape', 'HostTape',
-           'listen', 'Recorder', 'rows', 'register_changes', 'frame_changes', 'arrays', 'TraceError', 'need',
-           'code_name', 'Recording', 'place', 'details', 'frame', 'image_facts', 'facts', 'develop', 'record',
-           'registers_at', 'shadow_at', 'put', 'thrown_away', 'columns', 'to_bytes', 'write_file', 'check_header',
-           'read_array', 'read_table', 'check_numbers', 'load', 'spread', 'pieces', 'instant', 'names', 'chrome_trace']
+           'NUMBER', 'WHAT', 'VECTORS', 'WHAT_NAMES', 'FORMAT', 'VERSION', 'TROUBLES', 'EXPORTS', 'Tape', 'bytes_at',
+           'DoorTape', 'DiversionTape', 'TableTape', 'HostTape', 'listen', 'Recorder', 'rows', 'register_changes',
+           'frame_changes', 'arrays', 'TraceError', 'need', 'code_name', 'Recording', 'place', 'details', 'frame',
+           'image_facts', 'facts', 'develop', 'record', 'registers_at', 'shadow_at', 'thrown_away', 'columns',
+           'to_bytes', 'write_file', 'check_header', 'read_array', 'read_table', 'check_numbers', 'load', 'spread',
+           'pieces', 'instant', 'names', 'chrome_trace', 'changes_frame', 'export']
 
 # %% ../nbs/7_mastery/10_recording.ipynb #3
 import hashlib, importlib, io, json, os, zipfile, zlib
@@ -73,7 +74,7 @@ _HOST, _SWITCHER, _KERNEL, _USER = range(4)
 _ERRCODE, _EAX = LguestRegs.errcode.offset, LguestRegs.eax.offset          # behind ERRCODE are EIP and CS
 _CR2, _RING_STATUS = LguestData.cr2.offset, LguestData.hcall_status.offset
 _call = Struct('<3I16xI').unpack_from                       # EBX, ECX, EDX; EAX
-_BACK = {name: EVENT.itemsize - EVENT.fields[name][1] for name in EVENT.names}   # bytes from the end of an event
+_KIND_AT, _ANSWER, _ANSWER_OF_FAULT = (EVENT.itemsize - EVENT.fields[name][1] for name in ('kind', 'd', 'c'))   # bytes before the end of an event
 
 class Tape:
     "Notes about one Guest, as they are taken: events, changes, pictures of the register page, text."
@@ -84,6 +85,7 @@ class Tape:
         self.lg, self.ram, self.page = lg, lg.mm.ram, lg.mem.u8[at:at + 4 * len(REGISTERS)]
         self.now, self.stats, self.u32 = lg.host.clock.now, lg.stats, lg.mem.u32
         self.raw, self.changes, self.pages, self.owners, self.data = bytearray(), bytearray(), bytearray(), [], bytearray()
+        self.frames, self.depths, self.known, self.switchers = bytearray(), [], dict(gdt={}, idt={}), [0] * 4
 
     def event(self, kind: int, track: int, code: int = 0, a: int = 0, b: int = 0, c: int = 0, d: int = 0):
         "Something happens. Changes noted from now on are its."
@@ -92,10 +94,6 @@ class Tape:
     def host(self, kind: int, code: int = 0, a: int = 0, b: int = 0, c: int = 0, d: int = 0):
         "The same, for what the Host does."
         self.raw += _event(self.now(), self.stats.world_switches, kind, _HOST, code, a, b, c, d, len(self.changes))
-
-    def patch(self, end: int, argument: str, value: int):
-        "What an event's argument really is, is known only now. `end` is where the event ends, in bytes."
-        _put(self.raw, end - _BACK[argument], value)
 
     def change(self, what: str, where: int, old: int, new: int):
         "One change."
@@ -124,13 +122,26 @@ class Tape:
         self.data += data
 
 # %% ../nbs/7_mastery/10_recording.ipynb #18
+def bytes_at(
+    cpu,         # a CPU in the Guest
+    linear: int, # address
+    most: int,   # bytes
+) -> bytes:      # so many, or less: up to the end of the page; none if it is not mapped
+    "What the Guest has there. The tables are the Host's own, and without large pages."
+    u32, state, most = cpu.memory.u32, cpu.state, min(most, 0x1000 - (linear & 0xFFF))
+    upper = u32[(state[cpu.f.CR3] >> 2) + (linear >> 22)]
+    lower = u32[upper >> 12 << 10 | linear >> 12 & 0x3FF] if upper & PRESENT else 0
+    pa = lower & 0xFFFFF000 | linear & 0xFFF
+    return bytes(cpu.u8[pa:pa + most]) if lower & PRESENT else b''
+
+# %% ../nbs/7_mastery/10_recording.ipynb #21
 class DoorTape(Tape):
     "Notes of world switches, traps and hypercalls."
     def enter(self):
         "The registers are as the Guest will have them, and the Switcher is next. [H:030]"
         lg, slot = self.lg, self.lg.pgdidx
         pgdir = lg.pgdirs[slot]
-        enabled, blocked = _get2(self.ram, lg.lguest_data_pa) if lg.lguest_data_pa else (0, 0)
+        enabled, blocked = _get2(self.ram, lg.lguest_data_pa) if lg.lguest_data is not None else (0, 0)
         self.raw += _event(self.now(), self.stats.world_switches, _ENTER, _SWITCHER, slot, pgdir.cr3, lg.irqs_pending, enabled, blocked, len(self.changes))
         entry = self.u32[pgdir.base + 1023]
         if entry != self.switchers[slot]: self.switcher(slot, entry)
@@ -160,19 +171,25 @@ class DoorTape(Tape):
         errcode, eip, cs = _get3(self.page, _ERRCODE)
         self.event(_TRAP, _USER if cs & 3 == 3 else _KERNEL, vector, errcode, cr2, eip, cs)
 
-    def direct(self, vector: int, error: int, ring: int, esp: int, frame: bytes, handler: int):
-        "The processor has entered the Guest's own handler, from `ring`. [H:240]"
-        self.event(_DIRECT, _USER if ring == 3 else _KERNEL, vector, error or 0, _get(frame, 4 * (error is not None))[0], handler, esp)
-        self.frames += frame
-        self.depths.append(len(frame) // 4)
+    def direct(self, cpu, vector: int, error: int):
+        "The processor has entered the Guest's own handler. [H:240]"
+        state, f, has_error = cpu.state, cpu.f, error is not None
+        at = state[f.SS + 2] + state[f.ESP] & 0xFFFFFFFF
+        frame = bytes_at(cpu, at, 24)
+        if len(frame) < 24: frame += bytes_at(cpu, at + len(frame) & 0xFFFFFFFF, 24 - len(frame))
+        eip, cs = _get2(frame, 4 * has_error)
+        n = (3 if cs & 3 == state[f.HFLAGS] & 3 else 5) + has_error
+        self.event(_DIRECT, _USER if cs & 3 == 3 else _KERNEL, vector, error or 0, eip, state[f.EIP], state[f.ESP])
+        self.frames += frame[:4 * n]
+        self.depths.append(n)
 
     def hypercall(self, regs):
         "The Guest asks for something. [H:120]"
         if regs is self.lg.regs:
             ebx, ecx, edx, eax = _call(self.page)
-            self.host(_HYPERCALL, min(eax, 0xFFFF), edx, ebx, ecx, eax)
+            self.host(_HYPERCALL, eax if eax < 0xFFFF else 0xFFFF, edx, ebx, ecx, eax)
             self.call = len(self.raw)
-        else: self.host(_RING, min(regs.eax, 0xFFFF), regs.edx, regs.ebx, regs.ecx, self.lg.next_hcall - 1 & 63)
+        else: self.host(_RING, regs.eax if regs.eax < 0xFFFF else 0xFFFF, regs.edx, regs.ebx, regs.ecx, self.lg.next_hcall - 1 & 63)
 
     def taken(self, place: int):
         "A place of the ring is free again: 0xFF in its status byte. [H:120]"
@@ -182,13 +199,13 @@ class DoorTape(Tape):
 
     def answered(self):
         "The direct call has been done. [H:110]"
-        self.patch(self.call, 'd', _get(self.page, _EAX)[0])
+        _put(self.raw, self.call - _ANSWER, _get(self.page, _EAX)[0])
         self.owners.append(self.call)
         self.pages += self.page
 
-# %% ../nbs/7_mastery/10_recording.ipynb #20
-class HostTape(DoorTape):
-    "Notes of what the Host decides, and of the tables it keeps."
+# %% ../nbs/7_mastery/10_recording.ipynb #24
+class DiversionTape(DoorTape):
+    "Notes of what the Host makes the Guest do, and of what it leaves in lguest_data."
     def interrupt(self, irq: int, pending: int):
         "Into the Guest's handler. [H:200]"
         enabled, blocked = _get2(self.ram, self.lg.lguest_data_pa)
@@ -201,7 +218,8 @@ class HostTape(DoorTape):
 
     def diverted(self, interrupt_gate: bool):
         "The frame has been pushed, and the registers set. [H:210]"
-        self.registers()
+        self.owners.append(len(self.raw))
+        self.pages += self.page
         if interrupt_gate: self.irq_enabled(0)
 
     def irq_enabled(self, value: int):
@@ -223,6 +241,9 @@ class HostTape(DoorTape):
         self.host(_EMULATE, opcode, self.lg.regs.eip)
         self.registers()
 
+# %% ../nbs/7_mastery/10_recording.ipynb #28
+class TableTape(DiversionTape):
+    "Notes of what becomes of the shadow tables."
     def demand_page(self, vaddr: int, errcode: int):
         "May this page be mapped? [H:330]"
         self.where = vaddr & ~0xFFF | self.lg.pgdidx
@@ -231,7 +252,7 @@ class HostTape(DoorTape):
 
     def fixed(self, old: int, new: int):
         "It may. [H:330]"
-        self.patch(self.fault, 'c', 1)
+        _put(self.raw, self.fault - _ANSWER_OF_FAULT, 1)
         self.spte(old, new)
 
     def spte(self, old: int, new: int):
@@ -259,8 +280,11 @@ class HostTape(DoorTape):
     def new_pagetable(self, slot: int, cr3: int):
         "The Guest uses this table from now on. [H:430]"
         self.host(_NEW_PAGETABLE, slot, cr3, self.lg.pgdidx)
-        self.change('slot', 0, self.lg.pgdidx, slot)
+        if slot != self.lg.pgdidx: self.change('slot', 0, self.lg.pgdidx, slot)
 
+# %% ../nbs/7_mastery/10_recording.ipynb #32
+class HostTape(TableTape):
+    "Notes of descriptors, of what goes in and out, of sleep and death."
     def gdt(self, first: int, end: int):
         "Entries of the Guest's GDT have been loaded, checked and mended. [H:610]"
         lg = self.lg
@@ -292,25 +316,24 @@ class HostTape(DoorTape):
 
     def sleep(self):
         "Nothing to do. A sleeper who wakes for nothing and sleeps on has slept once. [H:030]"
-        if self.raw[-_BACK['kind']] != _SLEEP: self.host(_SLEEP)
+        if self.raw[-_KIND_AT] != _SLEEP: self.host(_SLEEP)
 
-# %% ../nbs/7_mastery/10_recording.ipynb #22
+# %% ../nbs/7_mastery/10_recording.ipynb #35
 def listen(
     host, # a Host
 ):
     "Have each CPU tell the tape of the Guest it runs, if there is one, of traps that go straight into the Guest."
-    def ear(n, state, eip):
-        def heard(*what):
+    def ear(n, cpu):
+        def heard(vector, error):
             tape = host.last_guest[n].tape
-            if tape: tape.direct(*what, state[eip])
+            if tape: tape.direct(cpu, vector, error)
         return heard
-    for n, mine in enumerate(host.percpu): mine.cpu.heard = ear(n, mine.cpu.state, mine.cpu.f.EIP)
+    for n, mine in enumerate(host.percpu): mine.cpu.heard = ear(n, mine.cpu)
 
 class Recorder(HostTape):
     "A tape in a Guest, as a context; ValueError if there is one already."
     def __enter__(self):
         if self.lg.tape: raise ValueError('somebody is recording this Guest already')
-        self.known, self.switchers, self.frames, self.depths = dict(gdt={}, idt={}), [0] * 4, bytearray(), []
         self.start()
         listen(self.lg.host)
         self.lg.tape = self
@@ -326,7 +349,7 @@ class Recorder(HostTape):
         lg = self.lg
         self.host(_START, lg.pgdidx, lg.pgdirs[lg.pgdidx].cr3)
         self.registers()
-        self.change('slot', 0, 0, lg.pgdidx)
+        if lg.pgdidx: self.change('slot', 0, 0, lg.pgdidx)
         self.table('gdt', 0, zip(lg.gdt_a, lg.gdt_b))
         self.table('idt', 0, zip(lg.idt_a, lg.idt_b))
         self.table('idt', SYSCALL_VECTOR, [lg.syscall_idt])
@@ -345,7 +368,7 @@ class Recorder(HostTape):
         self.switchers[slot] = u32[pgdir.base + 1023]
         if self.switchers[slot]: self.change('spgd', SWITCHER_ADDR | slot, 0, self.switchers[slot])
 
-# %% ../nbs/7_mastery/10_recording.ipynb #26
+# %% ../nbs/7_mastery/10_recording.ipynb #39
 def rows(
     what: int,              # kind of change, a number
     where, old, new,        # arrays, or one value for all
@@ -366,6 +389,7 @@ def register_changes(
     picture, register = np.nonzero(words != before)
     return np.array(owners)[picture] // _EVENT - 1, rows(_REGISTER, register, before[picture, register], words[picture, register], len(picture))
 
+# %% ../nbs/7_mastery/10_recording.ipynb #42
 def frame_changes(
     events: np.ndarray, # all of them
     frames: bytes,      # the words pushed by direct traps, one after the other
@@ -377,6 +401,7 @@ def frame_changes(
     place = np.arange(len(owner)) - np.repeat(np.cumsum(depths) - depths, depths)
     return owner, rows(WHAT['frame'], events['d'][owner] + 4 * place, 0, np.frombuffer(frames, '<u4'), len(owner))
 
+# %% ../nbs/7_mastery/10_recording.ipynb #45
 def arrays(
     tape: Recorder,
 ) -> tuple: # events, changes
@@ -391,7 +416,7 @@ def arrays(
     events['first'] = np.searchsorted(owner[order], np.arange(len(events)))
     return events, changes[order]
 
-# %% ../nbs/7_mastery/10_recording.ipynb #30
+# %% ../nbs/7_mastery/10_recording.ipynb #50
 VECTORS = {n: name and f'#{name}' for n, name in enumerate('DE DB NMI BP OF BR UD NM DF  TS NP SS GP PF  MF AC'.split(' '))}
 VECTORS |= {LGUEST_TRAP_ENTRY: 'hypercall', SYSCALL_VECTOR: 'system call'}
 
@@ -405,6 +430,7 @@ def need(
     try: return importlib.import_module(module)
     except ImportError: raise TraceError(f'{why} needs {module}: pip install lguest_lit[trace]') from None
 
+# %% ../nbs/7_mastery/10_recording.ipynb #52
 def code_name(
     kind: str, # of the event
     code: int,
@@ -415,7 +441,7 @@ def code_name(
     if means == 'vector': return VECTORS.get(code) or (f'interrupt {code}' if code >= 32 else str(code))
     return f'{means} {code}' if means else ''
 
-# %% ../nbs/7_mastery/10_recording.ipynb #32
+# %% ../nbs/7_mastery/10_recording.ipynb #54
 class Recording:
     "A part of a Guest's life: `events` and `changes` (NumPy), `data` (text that was said), `meta` (facts about the run)."
     def __init__(self, events: np.ndarray, changes: np.ndarray, data: bytes, meta: dict):
@@ -481,7 +507,7 @@ class Recording:
             digest.update(part)
         return digest.hexdigest()
 
-# %% ../nbs/7_mastery/10_recording.ipynb #34
+# %% ../nbs/7_mastery/10_recording.ipynb #56
 _KIND, WHAT_NAMES = list(KINDS), list(WHATS)
 
 def place(
@@ -494,7 +520,7 @@ def place(
     if what in ('gdt', 'idt'): return f"{'entry' if what == 'gdt' else 'vector'} {where >> 1}, {'upper' if where & 1 else 'lower'} word"
     return f'slot {where}' if what == 'cr3' else f'{where:#x}' if what != 'slot' else 'current'
 
-# %% ../nbs/7_mastery/10_recording.ipynb #37
+# %% ../nbs/7_mastery/10_recording.ipynb #59
 def details(
     recording: Recording,
     n: int, # number of an event
@@ -517,7 +543,7 @@ def frame(
         code=events['code'], **{f: events[f] for f in 'abcd'}, changes=np.diff(events['first'].astype(np.int64), append=len(recording.changes)),
         details=[details(recording, n) for n in range(len(events))]))
 
-# %% ../nbs/7_mastery/10_recording.ipynb #39
+# %% ../nbs/7_mastery/10_recording.ipynb #61
 def image_facts(
     launcher: Launcher,
 ) -> dict:
@@ -526,6 +552,7 @@ def image_facts(
     except Exception: names = {}                            # the Guest runs without them; whatever is wrong with them, so do we
     return dict(image=Path(launcher.name).name, sha256=hashlib.sha256(launcher.image).hexdigest(), symbols=names)
 
+# %% ../nbs/7_mastery/10_recording.ipynb #63
 def facts(
     lg: Lguest, # the Guest
 ) -> dict:
@@ -533,6 +560,7 @@ def facts(
     return dict(abi='lguest, June 2007', guestid=lg.guestid, memory=len(lg.mm.ram), pfn_limit=lg.pfn_limit, page_offset=lg.page_offset,
                 fixes=vars(lg.fixes), lguest_data=lg.lguest_data_pa, noirq=[lg.noirq_start, lg.noirq_end], dead=lg.dead)
 
+# %% ../nbs/7_mastery/10_recording.ipynb #65
 def develop(
     tape: Recorder,            # taken out
     launcher: Launcher = None, # whose Guest it was
@@ -542,6 +570,7 @@ def develop(
     known = facts(tape.lg) | (image_facts(launcher) if launcher else {})
     return Recording(*arrays(tape), bytes(tape.data), known | more)
 
+# %% ../nbs/7_mastery/10_recording.ipynb #67
 def record(
     image: str | Path | bytes = 'first', # as for Launcher
     args: str = '',                      # the kernel's command line
@@ -555,7 +584,7 @@ def record(
         with Recorder(machine.lg) as tape: machine.run_to(until)
         return develop(tape, machine.launcher, args=args, seed=seed, clock='virtual')
 
-# %% ../nbs/7_mastery/10_recording.ipynb #44
+# %% ../nbs/7_mastery/10_recording.ipynb #73
 def registers_at(
     recording: Recording,
     n: int, # number of an event
@@ -567,7 +596,7 @@ def registers_at(
     values[mine['where']] = mine['new']                     # where one is named more than once, the last one stays
     return dict(zip(REGISTERS, values.tolist()))
 
-# %% ../nbs/7_mastery/10_recording.ipynb #47
+# %% ../nbs/7_mastery/10_recording.ipynb #77
 def shadow_at(
     recording: Recording,
     n: int, # number of an event
@@ -577,18 +606,14 @@ def shadow_at(
     mine = recording.changes[:recording.span(n).stop]
     for what, where, _, new in mine[np.isin(mine['what'], (_SPGD, _SPTE))].tolist():
         slot, vaddr, index = where & 3, where & ~0xFFF, where >> 22
-        if what == _SPTE: put(lower, (slot, vaddr), new)
-        elif put(upper, (slot, index), new & PRESENT and new) == 0:
-            for key in [k for k in lower if k[0] == slot and k[1] >> 22 == index]: del lower[key]
+        table, key = (lower, (slot, vaddr)) if what == _SPTE else (upper, (slot, index))
+        table[key] = new
+        if new: continue
+        del table[key]
+        if what == _SPGD: lower = {k: entry for k, entry in lower.items() if (k[0], k[1] >> 22) != key}
     return upper, lower
 
-def put(table: dict, key: tuple, entry: int) -> int:
-    "Set an entry, or take it out if it is nothing."
-    if entry: table[key] = entry
-    else: table.pop(key, None)
-    return entry
-
-# %% ../nbs/7_mastery/10_recording.ipynb #50
+# %% ../nbs/7_mastery/10_recording.ipynb #80
 def thrown_away(
     recording: Recording,
     vaddr: int,       # any address in the page
@@ -609,7 +634,7 @@ def thrown_away(
             deaths.append(death)
     return [event for event, mine in deaths if slot in (None, mine)]
 
-# %% ../nbs/7_mastery/10_recording.ipynb #54
+# %% ../nbs/7_mastery/10_recording.ipynb #85
 FORMAT, VERSION = 'lguest_lit recording', 1
 
 def columns(
@@ -634,7 +659,7 @@ def to_bytes(
             add(name, member.getvalue())
     return out.getvalue()
 
-# %% ../nbs/7_mastery/10_recording.ipynb #57
+# %% ../nbs/7_mastery/10_recording.ipynb #89
 def write_file(
     path: str | Path,
     data: bytes,
@@ -650,7 +675,7 @@ def write_file(
         if isinstance(e, (OSError, ValueError)): raise TraceError(f'cannot write {path}: {getattr(e, "strerror", None) or e}') from None
         raise
 
-# %% ../nbs/7_mastery/10_recording.ipynb #60
+# %% ../nbs/7_mastery/10_recording.ipynb #92
 def check_header(
     header: dict,
 ) -> dict: # its `meta`
@@ -662,17 +687,20 @@ def check_header(
     if not isinstance(header.get('meta'), dict): raise ValueError('it says nothing about the run')
     return header['meta']
 
-# %% ../nbs/7_mastery/10_recording.ipynb #62
+# %% ../nbs/7_mastery/10_recording.ipynb #95
 def read_array(
     archive: zipfile.ZipFile,
     name: str,       # of the member
     dtype: np.dtype, # what it must be
 ) -> np.ndarray:
     "An array of one dimension and one type, or ValueError."
-    with archive.open(name) as file: array = np.lib.format.read_array(file, allow_pickle=False)
+    data = io.BytesIO(archive.read(name))
+    try: array = np.lib.format.read_array(data, allow_pickle=False)
+    except Exception as e: raise ValueError(f'{name} is no array: {e}') from None         # its header is a piece of Python, and may be any
     if array.dtype != dtype or array.ndim != 1: raise ValueError(f'{name} is not a column of {dtype}')
     return array
 
+# %% ../nbs/7_mastery/10_recording.ipynb #97
 def read_table(
     archive: zipfile.ZipFile,
     name: str,       # 'events', 'changes'
@@ -685,6 +713,7 @@ def read_table(
     for field, column in found.items(): table[field] = column
     return table
 
+# %% ../nbs/7_mastery/10_recording.ipynb #99
 def check_numbers(
     recording: Recording,
 ):
@@ -698,8 +727,8 @@ def check_numbers(
     if (said['a'].astype(np.int64) + said['b'] > len(recording.data)).any(): raise ValueError('it has events about text that is not there')
     if (changes['where'][changes['what'] == _REGISTER] >= len(REGISTERS)).any(): raise ValueError('it has a register that does not exist')
 
-# %% ../nbs/7_mastery/10_recording.ipynb #64
-TROUBLES = (zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError, EOFError, NotImplementedError, RuntimeError, MemoryError)
+# %% ../nbs/7_mastery/10_recording.ipynb #102
+TROUBLES = (zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError, EOFError, NotImplementedError, RuntimeError)
 
 def load(
     path: str | Path,
@@ -717,7 +746,7 @@ def load(
         raise TraceError(f'{path}: ' + (f'damaged: {str(e).strip(chr(34))}' if whole else 'not a recording, or only the beginning of one')) from None
     return found
 
-# %% ../nbs/7_mastery/10_recording.ipynb #68
+# %% ../nbs/7_mastery/10_recording.ipynb #107
 def spread(
     time: np.ndarray, # of each event, ns
     most: int = 200,  # ns from one event to the next, where the clock stands still
@@ -729,7 +758,7 @@ def spread(
     step = np.minimum(np.diff(time[begins], append=time[-1] + most * count[-1]) // count, most)
     return time + np.repeat(step, count) * (np.arange(len(time)) - np.repeat(begins, count))
 
-# %% ../nbs/7_mastery/10_recording.ipynb #71
+# %% ../nbs/7_mastery/10_recording.ipynb #110
 def pieces(
     recording: Recording,
 ) -> list: # (track, name, first event, last event)
@@ -752,7 +781,7 @@ def pieces(
     end(_HOST, f"turn {events['switch'][-1]}", turn, len(events) - 1)
     return found + [(_HOST, 'sleep', n, n + 1) for n in recording.of_kind('sleep').tolist() if n + 1 < len(events)]
 
-# %% ../nbs/7_mastery/10_recording.ipynb #74
+# %% ../nbs/7_mastery/10_recording.ipynb #113
 def instant(
     recording: Recording,
     n: int,    # number of an event
@@ -765,6 +794,7 @@ def instant(
     name = f"{kind} {code_name(kind, int(event['code']))}".rstrip()
     return dict(name=name, cat=kind, ph='i', s='t', ts=ts, tid=int(event['track']), args=args)
 
+# %% ../nbs/7_mastery/10_recording.ipynb #115
 def names(
     recording: Recording,
     pid: int, # of the process
@@ -775,6 +805,7 @@ def names(
     return [told('process_name', name=guest)] + [one for tid, name in enumerate(TRACKS) for one in (
         told('thread_name', tid, name=name), told('thread_sort_index', tid, sort_index=tid))]
 
+# %% ../nbs/7_mastery/10_recording.ipynb #117
 def chrome_trace(
     *recordings: Recording, # of one or more Guests
 ) -> dict:
@@ -786,3 +817,30 @@ def chrome_trace(
         mine += [instant(recording, n, ts[n]) for n in range(len(recording))]
         rows += names(recording, pid) + [dict(row, pid=pid) for row in sorted(mine, key=lambda row: (row['ts'], -row.get('dur', 0)))]
     return dict(traceEvents=rows, displayTimeUnit='ns', otherData=dict(start_ns=str(start), guests=[r.meta for r in recordings]))
+
+# %% ../nbs/7_mastery/10_recording.ipynb #121
+def changes_frame(
+    recording: Recording,
+):  # pandas.DataFrame: one row a change
+    "All changes, each with its event, as a table. TraceError without pandas."
+    pd, changes = need('pandas', 'a DataFrame'), recording.changes
+    return pd.DataFrame(dict(
+        event=recording.owner, what=pd.Categorical.from_codes(changes['what'], list(WHATS)), place=[place(c) for c in changes],
+        **{name: changes[name] for name in ('where', 'old', 'new')}))
+
+# %% ../nbs/7_mastery/10_recording.ipynb #123
+EXPORTS = dict(perfetto='.json', csv='.csv', parquet='.parquet')    # what a recording can be turned into, and the file's ending
+
+def export(
+    recording: Recording,
+    to: str,               # one of EXPORTS
+    changes: bool = False, # not what happened, but what was changed
+) -> bytes:
+    "The recording in another format. TraceError where pandas or pyarrow are needed and missing, or the format has no such table."
+    if to == 'perfetto':
+        if changes: raise TraceError('perfetto gets events and changes together: leave out --changes')
+        return json.dumps(chrome_trace(recording), ensure_ascii=False).encode()
+    table = changes_frame(recording) if changes else recording.frame()
+    if to == 'csv': return table.to_csv(index_label='number').encode()
+    need('pyarrow', 'a Parquet file')
+    return table.to_parquet(index=False, engine='pyarrow')

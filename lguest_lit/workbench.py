@@ -27,6 +27,7 @@ def run_tool(
     done = subprocess.run([str(Path(found.origin).with_name('zig')), *command], capture_output=True, text=True)
     if done.returncode: raise BuildError(done.stderr.strip())
 
+# %% ../nbs/2_guest/10_workbench.ipynb #12
 @lru_cache(1024)
 def assemble(
     text: str,         # i386 assembler, AT&T syntax, with the macros of bench.S
@@ -41,7 +42,7 @@ def assemble(
         run_tool('ld.lld', '-m', 'elf_i386', f'--script={HERE}/guests/guest.ld', str(made), '-o', str(image))
         return image.read_bytes()
 
-# %% ../nbs/2_guest/10_workbench.ipynb #15
+# %% ../nbs/2_guest/10_workbench.ipynb #18
 class OneTurn(VirtualClock):
     "Virtual time, and a signal for the Host each time a Guest comes back, if somebody is `watching`."
     watching = None
@@ -51,6 +52,7 @@ class OneTurn(VirtualClock):
         if bench is not None:
             bench.trap, bench.host.signal_pending = bench.lg.regs.trapnum, True
 
+# %% ../nbs/2_guest/10_workbench.ipynb #21
 class Workbench(Launcher):
     "A Guest of a few lines of assembler, stopped before the first. BuildError, LauncherError."
     def __init__(self,

@@ -12,6 +12,7 @@ import pytest
 from guests import LOAD_AT, PAGE_OFFSET, elf_header, guest, hypercall, make_elf, says, tiny_elf
 
 from lguest_lit import cli
+from lguest_lit.trace import load
 from lguest_lit.kernel import HostError
 
 SPIN = b'\xeb\xfe'    # jmp .
@@ -85,7 +86,7 @@ def test_bad_memory_size(size): refused(lguest('run', '-m', size, 'minimal'), re
 
 
 @pytest.mark.parametrize('args', [[], ['dance'], ['run'], ['run', '--max-seconds', '0', 'first'], ['run', '--max-seconds', 'nan', 'first'],
-                                  ['run', '--bogus', 'first'], ['run', '--stats']])
+                                  ['run', '--bogus', 'first'], ['run', '--stats'], ['run', '--trace'], ['trace', 'x'], ['trace', '--to', 'svg', 'x']])
 def test_bad_options(args): refused(lguest(*args))
 
 
@@ -232,6 +233,75 @@ def test_stats_are_written_for_a_dead_guest_too(image, tmp_path):
     assert json.loads((tmp_path/'s.json').read_text())['hypercalls']['sync']
 
 
+def test_trace(image, tmp_path):
+    path = tmp_path/'t.lgt'
+    done = lguest('run', '--trace', path, '-m', '4M', image(says(b'hello\n', b'Power down')), 'some', 'words')
+    assert (done.returncode, done.stdout, done.stderr) == (0, b'hello\n', b'')
+    recording = load(path)
+    assert recording.text(recording.of_kind('console')[0]) == 'hello\n' and recording.text(len(recording) - 1) == 'CRASH: Power down'
+    assert (recording.meta['image'], recording.meta['args'], recording.meta['clock']) == ('guest.elf', 'some words', 'wall')
+    for to, ending in ('perfetto', 'json'), ('csv', 'csv'), ('parquet', 'parquet'):
+        done = lguest('trace', path, '--to', to)
+        assert (done.returncode, done.stdout, done.stderr) == (0, b'', b'')
+        assert (tmp_path/f't.{ending}').stat().st_size > 1000
+    assert 'hypercall CRASH' in (tmp_path/'t.json').read_text()
+    done = lguest('trace', '--to', 'csv', '--changes', '-o', '-', path)
+    assert done.returncode == 0 and done.stdout.startswith(b'number,event,what,place,where,old,new\n0,0,')
+    assert done.stdout.count(b'\n') == 1 + len(recording.changes)
+
+
+@pytest.mark.parametrize('code, why', [(hypercall(17), b'Bad hypercall 17'), (b'\x0f\x0b', b'unhandled trap 6')])
+def test_a_trace_of_a_guest_that_dies(image, tmp_path, code, why):
+    done = lguest('run', '--trace', tmp_path/'t.lgt', image(guest(code)))
+    assert done.returncode == 1 and why in done.stderr
+    recording = load(tmp_path/'t.lgt')
+    assert recording.kind(len(recording) - 1) == 'kill' and recording.text(len(recording) - 1).encode().startswith(why)
+
+
+def test_a_trace_of_a_guest_that_is_stopped(image, tmp_path):
+    assert lguest('run', '--trace', tmp_path/'t.lgt', '--max-seconds', '0.5', image(guest(hypercall(10) + SPIN))).returncode == 124
+    recording = load(tmp_path/'t.lgt')
+    assert recording.kind(len(recording) - 1) == 'sleep' and recording.meta['dead'] is None
+
+
+def test_a_trace_after_ctrl_c(image, tmp_path):
+    run = subprocess.Popen([sys.executable, '-m', 'lguest_lit', 'run', '--trace', tmp_path/'t.lgt', 'first', 'ticks=1000000'], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        assert run.stdout.readline()
+        time.sleep(0.3)
+        run.send_signal(signal.SIGINT)
+        _, err = run.communicate(timeout=60)
+    finally: run.kill()
+    assert (run.returncode, err) == (130, b'lguest: interrupted\n')
+    recording = load(tmp_path/'t.lgt')
+    assert len(recording.of_kind('leave')) > 5 and recording.meta['dead'] is None
+
+
+def test_a_trace_that_cannot_be_written(image, tmp_path):
+    refused(lguest('run', '--trace', tmp_path, 'minimal'), tmp_path, 'Is a directory')
+    refused(lguest('run', '--trace', tmp_path/'no'/'file', 'minimal'), tmp_path/'no'/'file')
+    (tmp_path/'t.lgt').write_text('precious')
+    refused(lguest('run', '--trace', tmp_path/'t.lgt', '/no/such/image'))
+    assert (tmp_path/'t.lgt').read_text() == 'precious'
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no /dev/full here')
+def test_a_trace_on_a_full_disk(image): refused(lguest('run', '--trace', '/dev/full', image(says(b'', b'Power down'))), '/dev/full', 'No space left')
+
+
+def test_a_trace_that_is_none(tmp_path):
+    refused(lguest('trace', '--to', 'csv', tmp_path/'none'), tmp_path/'none', 'No such file')
+    (tmp_path/'t.csv').write_text('not a recording')
+    refused(lguest('trace', '--to', 'csv', tmp_path/'t.csv'), tmp_path/'t.csv', 'not a recording')
+    assert (tmp_path/'t.csv').read_text() == 'not a recording'
+
+
+def test_a_trace_is_not_overwritten_by_what_is_made_of_it(image, tmp_path):
+    lguest('run', '--trace', tmp_path/'t.csv', image(says(b'', b'Power down')))
+    refused(lguest('trace', '--to', 'csv', tmp_path/'t.csv'), 'is the recording itself')
+    assert load(tmp_path/'t.csv')
+
+
 def test_built_in_guests_and_their_arguments():
     done = lguest('run', 'first', 'ticks=20')
     assert done.returncode == 0 and done.stdout and done.stderr == b''
@@ -267,3 +337,16 @@ def test_demo():
     done = lguest('demo')
     assert done.returncode == 0
     for word in (b'world switches', b'LGUEST_INIT', b'direct traps', b'time'): assert word in done.stdout, done.stdout
+
+
+def test_view_writes_a_page(tmp_path):
+    file = tmp_path/'boot.lgt'
+    assert lguest('run', '--trace', file, 'first', 'ticks=5', 'quiet').returncode == 0
+    done = lguest('view', '--no-open', file)
+    page = tmp_path/'boot.html'
+    assert (done.returncode, done.stdout, done.stderr) == (0, b'', b'') and 'data-picture="timeline"' in page.read_text()
+    assert lguest('view', '--no-open', '-o', tmp_path/'other.html', file).returncode == 0
+    assert (tmp_path/'other.html').read_bytes() == page.read_bytes()
+    refused(lguest('view', '--no-open', page), page)
+    refused(lguest('view', '--no-open', '-o', file, file), file, 'the recording itself')
+    refused(lguest('view', tmp_path/'none'), tmp_path/'none', 'No such file')

@@ -16,19 +16,22 @@ SLIDER = '(slider, n) => { slider.value = n; slider.dispatchEvent(new Event("inp
 
 
 def step_in(timeline):
-    "To an event, and two instructions into the stay that follows: the answers come from the machine."
+    "To an event, two instructions into the stay that follows, and from there to the instruction that gave EBX its value: the machine says which."
     timeline.get_by_label('moment').evaluate(SLIDER, 640)
     timeline.get_by_text('the machine stands at switch 150').wait_for()
     for n in (1, 2):
         timeline.get_by_label('one instruction on').click()
         timeline.locator('.stay output', has_text=re.compile(f'^{n} of ')).wait_for()
+    timeline.locator('.reg[data-register="ebx"] button').click()
+    timeline.locator('.answer', has_text='by the Guest').wait_for()
+    timeline.locator('.stay output', has_text=': Guest').wait_for()
 
 
 # Of each picture: code that makes `picture`; what a hand does to it (a Playwright locator of the picture); an expression, and what it is then.
 LIVE = {
-    'timeline': ('from lguest_lit.film import film_life\nfrom lguest_lit.pictures.timeline import Timeline\nfrom lguest_lit.rewind import TimeMachine\n'
+    'timeline': ('from lguest_lit.film import film_life\nfrom lguest_lit.pictures.timeline import Timeline\nfrom lguest_lit.rewind import Moment, TimeMachine, last_change\n'
                  'machine = TimeMachine("first", mem="4M", every=50)\nfilm = film_life(machine)\npicture = Timeline(film, machine)',
-                 step_in, 'machine.now, picture.at == picture.event_of(machine.switch), len(picture.now["lines"]) > 3', "(Moment(switch=150, insn=2), True, True)"),
+                 step_in, 'machine.now == last_change(machine, "ebx", Moment(150, 2)).moment, picture.at == picture.event_of(machine.switch), picture.now["world"] > 1', '(True, True, True)'),
     'bit_fields': ('from lguest_lit.pictures.base import bit_fields\npicture = bit_fields([("all", [(0, 31)], None)], 4)',
                    lambda picture: picture.locator('[data-bit="0"]').click(), 'picture.words', '[5]'),
 }

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from lguest_lit.film import film_life, registers_at as frame_registers
-from lguest_lit.pictures.timeline import Timeline, column
+from lguest_lit.pictures.timeline import Timeline, column, view
 from lguest_lit.rewind import Moment, TimeMachine
-from lguest_lit.trace import REGISTERS, WHAT, record, registers_at, shadow_at, thrown_away
+from lguest_lit.trace import REGISTERS, WHAT, TraceError, record, registers_at, shadow_at, thrown_away, to_bytes, write_file
 
 LONG = dict(args='ticks=8000 quiet hz=1000', mem='4M')
 
@@ -269,3 +269,30 @@ def test_live_answers_are_exact(machine, film):
     assert (picture.at, picture.insn) == (event, insn + 1) and picture.now['regs']['ebx'] == after
     picture.answer(dict(step=-1, at=event, insn=insn + 1))
     assert picture.now['regs']['ebx'] == before
+
+
+def test_a_saved_recording_becomes_a_page(film, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr('webbrowser.open', opened.append)
+    write_file(tmp_path/'a.lgt', to_bytes(film.recording))
+    page = view(tmp_path/'a.lgt')
+    assert page == tmp_path/'a.html' and opened == [page.as_uri()]
+    assert view(tmp_path/'a.lgt', tmp_path/'b.html', show=False).read_text() == page.read_text() and len(opened) == 1
+    for bad in (tmp_path/'a.html', tmp_path/'none.lgt'):
+        with pytest.raises(TraceError, match=re.escape(str(bad))): view(bad, tmp_path/'c.html', show=False)
+    with pytest.raises(TraceError, match='the recording itself'): view(tmp_path/'a.lgt', tmp_path/'a.lgt', show=False)
+    with pytest.raises(TraceError, match='cannot write'): view(tmp_path/'a.lgt', tmp_path/'no'/'c.html', show=False)
+    assert not (tmp_path/'c.html').exists()
+
+
+def test_the_start_page_moves_within_two_seconds(browser, served):
+    page = browser.new_page(viewport=dict(width=1280, height=900))
+    page.goto(served + 'index.html')
+    page.locator('.lguest-picture .picture').wait_for()
+    move(page, 300)
+    assert page.locator('.stepper output').text_content().startswith('301 of')
+    took, bytes_ = page.evaluate('[performance.now(), performance.getEntriesByType("navigation")[0].encodedBodySize]')
+    top = page.locator('.strip').bounding_box()
+    print(f'start page: {bytes_:,} bytes, interactive after {took:.0f} ms')
+    assert took <= 2000 and bytes_ <= 2_000_000 and top['y'] + top['height'] < 900
+    page.close()

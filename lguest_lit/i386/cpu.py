@@ -415,6 +415,7 @@ def hook_up(cpu):
 class CPU:
     "An i386 on `memory`: Unicorn's instructions and our traps."
     shortcuts = True                 # False: every delivery by the book
+    heard = None                     # called with vector and error code when a handler outside ring 0 has been entered
     translate, deliver = translate, deliver
     run, step, run_to, raise_irq, raise_nmi, kick = run, step, run_to, raise_irq, raise_nmi, kick
     registers, load_segment, set_ts, snapshot, restore = registers, load_segment, set_ts, snapshot, restore

@@ -118,4 +118,6 @@ def deliver(
         cpl = state[f.HFLAGS] & 3
         deliver_by_the_book(cpu, vector, error, soft, resume)
         if cpu.shortcuts: learn(cpu, vector, soft, cpl)
-    cpu.tally[state[f.HFLAGS] & 3][vector] += 1
+    ring = state[f.HFLAGS] & 3
+    cpu.tally[ring][vector] += 1
+    if ring and cpu.heard: cpu.heard(vector, error)

@@ -94,6 +94,7 @@ class AddressSpace(Picture):
     window = traitlets.List([0, 4 * GB]).tag(sync=True, picture=True)
     chosen = traitlets.List([]).tag(sync=True, picture=True)           # the region one looks at: column, first page
 
+# %% ../../nbs/7_mastery/35_address_space.ipynb #26
 def address_space(
     *worlds: dict,           # from `host_world` and `guest_world`
     marks: dict = {},        # address: what begins there

@@ -73,6 +73,7 @@ def guest_words(
     table = (Descriptor * n).from_buffer_copy(lg.mm.ram[at:at + n * sizeof(Descriptor)])
     return [[d.a, d.b] for d in table]
 
+# %% ../../nbs/7_mastery/39_descriptors.ipynb #23
 def gdt_rows(
     lg: Lguest,    # the Guest
     wrote: list,   # its own table: [a, b] of each entry
@@ -83,6 +84,7 @@ def gdt_rows(
     def why(i): return "the Host's own" if i in IGNORED_GDT and used[i].b else 'never copied' if i in IGNORED_GDT else ''
     return [[i, wrote[i], [lg.gdt_a[i], lg.gdt_b[i]], [used[i].a, used[i].b], why(i)] for i in range(GDT_ENTRIES)]
 
+# %% ../../nbs/7_mastery/39_descriptors.ipynb #26
 def idt_rows(
     lg: Lguest,    # the Guest
     wrote: list,   # what it handed in: [a, b] of each of its 256 gates
@@ -94,11 +96,12 @@ def idt_rows(
     def why(i): return 'to the Host' if idt_address(used[i].a, used[i].b) == stubs[i] else 'directly'
     return [[i, wrote[i], kept(i), [used[i].a, used[i].b], why(i)] for i in range(IDT_ENTRIES)]
 
-# %% ../../nbs/7_mastery/39_descriptors.ipynb #22
+# %% ../../nbs/7_mastery/39_descriptors.ipynb #29
 class DescriptorTables(Picture):
     "A descriptor table as the Guest wrote it, as the Host keeps it, and as the processor reads it; `entry` is the one that is looked at."
     module_name = 'descriptor_tables'
 
+# %% ../../nbs/7_mastery/39_descriptors.ipynb #32
 def table_picture(
     rows: list, # from `gdt_rows` or `idt_rows`
     kind: str,  # 'gdt' or 'idt'

@@ -175,6 +175,7 @@ class PageTables(Picture):
     slot = traitlets.Int(-1).tag(sync=True, picture=True)
     access = traitlets.Int(0).tag(sync=True, picture=True)
 
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #51
 def page_tables(
     film: dict,           # from `table_film`
     vaddr: int,           # the address to begin with

@@ -550,6 +550,7 @@ const STYLE = `
 .below { min-height: 2.3rem; flex-wrap: wrap; gap: .2rem 1rem; margin: .2rem 0; }
 .answer { flex: 1 1 18rem; color: var(--w2); font-size: 13px; }
 .stay { flex: 0 1 auto; font-size: 13px; gap: .3rem; min-width: 0; } .stay button { padding: 0 .5rem; min-height: 1.7rem; } .stay input { width: 9rem; } .stay output { min-width: 8rem; }
+.stay[hidden] { display: none; }
 .panels { display: grid; gap: .5rem; grid-template-columns: repeat(12, minmax(0, 1fr)); }
 .panel { display: flex; flex-direction: column; height: 15rem; padding: .3rem .55rem; contain: strict; }
 .panel h4 { margin: 0 0 .15rem; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; } .panel .note { font-weight: 400; font-size: 12px; }
