@@ -14,7 +14,7 @@ from elftools.elf.elffile import ELFFile
 from unicorn import x86_const as x86
 
 from .build import image_path, symbols
-from .i386.cpu import CPU
+from .i386.cpu import CPU, knock
 from .i386.descriptors import FULL_EXEC_SEGMENT, FULL_SEGMENT, Tss, gate, segment
 from .i386.memory import PAGE_SHIFT, PAGE_SIZE, PhysicalMemory
 from .i386.paging import ACCESSED, DIRTY, GLOBAL, PRESENT, PSE, RW
@@ -148,7 +148,7 @@ class Kernel(KernelMemory):
     def kick(self):
         "Interrupt whatever runs, as the timer does. Safe to call from another thread."
         if TIMER_VECTOR not in self.cpu.irqs: self.cpu.raise_irq(TIMER_VECTOR)
-        else: self.cpu.engine.stop(self.cpu.engine.handle)     # it waits, and whoever raised it may have been too early to stop anybody
+        else: knock(self.cpu, lambda: None)      # it waits, and whoever raised it may have been too early to stop anybody
 
     def take_interrupts(self):
         "Switch interrupts on for a moment: those that wait come in [H:030]."

@@ -140,6 +140,19 @@ def test_31_one_fault_is_enough(bench, entry, access, shadow, after):
     assert go(g) == [31]
 
 
+def test_31_a_right_that_came_without_a_word(bench):
+    "The shadow has the page for the kernel only, the Guest's entry lets everybody in by now: mended, and a read is no write."
+    g = bench('hcall 4, $0x200000' + STOP + 'movl 0x400000, %esi' + STOP + 'user u\nu: movl 0x400000, %edi\n int $0x1f', 1)
+    g.address_space(A, {0x400000: 0x300003})
+    go(g)
+    assert go(g) == [14, 31] and spte(g, 0x400000) == (0x300, 0x21)
+    g.put(0x300000, words(0xABCD))
+    g.put(A + 0x1000, words(0x300027))
+    story = g.turns(20)
+    assert g.regs.edi == 0xABCD and story[-1] == 13 and story.count(14) >= 1
+    assert spte(g, 0x400000) == (0x300, 0x25) and g.word(A + 0x1000) == 0x300027
+
+
 @pytest.mark.parametrize('access, user, address, entry, flags, errcode, after', (
     ('movl $1, 0x400ABC', False, 0x400ABC, 0x300005, 7, 2, 0x300005),
     ('movl 0x400ABC, %eax; movl $1, 0x400ABC', False, 0x400ABC, 0x300005, 7, 3, 0x300025),
@@ -341,6 +354,17 @@ def test_38_blank_slot_has_the_stack(bench, pages):
     mapped = {n for n in range(1024) if spte(g, 0xC0000000 + n*4096)}
     assert filled(g, 1) == {0x300} and mapped == {(top >> 12 & 1023) - n for n in range(1, pages + 1)}
     assert spte(g, top - 4096) == ((top >> 12 & 1023) - 1, 0x67), 'writable, before it was ever used'
+
+
+def test_38_a_known_slot_is_left_alone(bench):
+    "Back to a table that has its shadow: the stack announced meanwhile is not pinned there."
+    g = bench('hcall 4, $0x200000' + STOP + 'hcall 7, $KERNEL_DS, $other + 4096, $1\n hcall 4, $0x3FF000' + STOP +
+              '.data\n.balign 4096\nother: .fill 4096, 1, 0', 1)
+    g.address_space(A, {})
+    assert g.lg.pgdirs[0].cr3 == 0x3FF000                    # the Launcher's
+    go(g)
+    go(g, 4)
+    assert (g.lg.pgdidx, g.dead) == (0, None) and spte(g, g.at('other')) is None
 
 
 def test_38_seed_pins_the_page_above(bench):

@@ -157,6 +157,8 @@ CASES = [
     ('unhandled trap %li at %#lx (%#lx)', bench('ud2', bare=True), 'unhandled trap 6 at 0xc010000d (0x0)'),
     ('unhandled trap %li at %#lx (%#lx)', bench('movl 0x1234, %eax', bare=True), 'unhandled trap 14 at 0xc010000d (0x1234)'),
     ('unhandled trap %li at %#lx (%#lx)', bench('int $0x50', bare=True), 'unhandled trap 13 at 0xc010000d (0x282)'),
+    ('unhandled trap %li at %#lx (%#lx)', bench('movl $0x7B, %eax\n movl %eax, %gs\n movl $0x00CFF800, gdt + 124\n'      # GS can't be read: the Switcher faults
+                                                ' hcall LHCALL_LOAD_GDT, $gdt - PAGE_OFFSET, $32'), 'unhandled trap 256 at 0xc0100067 (0x0)'),
     ('bad read address %#lx', bench('hcall LHCALL_NEW_PGTABLE, $0xFFFFF000'), 'bad read address 0xfffffc00'),
     ('bad write address %#lx', bench(UD2.replace('handler: ', 'handler: movl $0xC0800000, %esp\n')), 'bad write address 0x7ffffc'),
     ('bad read address %#lx len %u', bench(f'hcall LHCALL_CRASH, ${END - 127}'), 'bad read address 0x400f81 len 128'),

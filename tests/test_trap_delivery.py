@@ -536,6 +536,26 @@ def test_kick(m):
     assert m.regs['eip'] == PROGRAM
 
 
+def test_a_stop_that_comes_late_is_not_a_halt(m):
+    "The interrupt has been let in, and the program runs again, when the one who raised it gets round to stopping the engine."
+    m.mem.write(handler(0x40), b'\xcf')                         # iret
+    m.go(b'\xeb\xfe', 3, 0x202)
+    raised, over = threading.Event(), threading.Event()
+    def raise_it():
+        def slowly():
+            m.cpu.irqs.append(0x40)
+            raised.set()
+            over.wait(0.3)
+        knock(m.cpu, slowly)
+        over.wait(0.2)
+        m.cpu.kick()
+    visitor = threading.Thread(target=raise_it)
+    visitor.start()
+    raised.wait()
+    assert m.cpu.run() == 'stopped' and visitor.join() is None
+    assert (m.regs['eip'], m.cpu.irqs) == (PROGRAM, []) and m.cpu.tally[0][0x40]
+
+
 def test_copied_state_delivers_alike():
     "Where the engine's own state cannot be reached, a copy of it serves as well."
     m = Machine(live=False)

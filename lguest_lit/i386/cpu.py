@@ -6,12 +6,12 @@
 __all__ = ['NONE', 'PUSHF', 'LOADS_FLAGS', 'SHADOW', 'NMI_MASKED', 'REGISTERS', 'CODE', 'STUBS', 'STACK0', 'STACK1', 'SELECTORS',
            'guarded', 'int_length', 'shut_down_unless', 'software_interrupt', 'on_exception', 'port_access',
            'on_invalid', 'on_fast_call', 'Block', 'on_block', 'watch_first_block', 'run', 'end_of_step', 'own_flag_off',
-           'pushed_flag_off', 'ran_hlt', 'one_instruction', 'step', 'run_to', 'let_in', 'raise_irq', 'raise_nmi',
-           'kick', 'registers', 'load_segment', 'set_ts', 'snapshot', 'restore', 'hook_up', 'CPU', 'flat_memory',
-           'flat_machine', 'trapped']
+           'pushed_flag_off', 'ran_hlt', 'one_instruction', 'step', 'run_to', 'let_in', 'knock', 'raise_irq',
+           'raise_nmi', 'kick', 'registers', 'load_segment', 'set_ts', 'snapshot', 'restore', 'hook_up', 'CPU',
+           'flat_memory', 'flat_machine', 'trapped']
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #2
-import ctypes, struct
+import ctypes, struct, threading
 import capstone
 from unicorn import UC_HOOK_EDGE_GENERATED, UC_HOOK_INSN, UC_HOOK_INSN_INVALID, UC_HOOK_INTR
 from unicorn import x86_const as x86
@@ -195,12 +195,13 @@ def run(
         state[f.OLD] = NONE
         if not engine.live: engine.store()
         if count: cpu._unlimited = 1 << 30               # a count once, a count for ever: the engine spoils CR2 when it stops counting
+        knocks = cpu._knocks
         error = engine.start(engine.handle, state[f.EIP], 0, 0, count or cpu._unlimited)
         if not engine.live: engine.load()
         if cpu._error or error: cpu._broken(error)
         elif cpu._again: cpu._again = False
         elif cpu.shutdown: break
-        elif not (count or cpu.irqs or cpu.nmi or cpu._kicked) or not state[f.HFLAGS] & 3 and cpu._byte(-1) == HLT: return 'halted'
+        elif not (count or knocks & 1 or cpu._knocks != knocks) or not state[f.HFLAGS] & 3 and cpu._byte(-1) == HLT: return 'halted'
         elif count: return 'count'
     return 'shutdown'
 
@@ -312,24 +313,33 @@ def let_in(cpu) -> bool:
     cpu.engine.store()
     return True
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #87
+# %% ../../nbs/1_preparation/50_cpu.ipynb #88
+def knock(
+    cpu,
+    message, # called without arguments, to leave it
+):
+    "Leave a message for `run`, and have the engine stopped; from any thread."
+    with cpu._door:
+        cpu._knocks += 1
+        message()
+        cpu.engine.stop(cpu.engine.handle)
+        cpu._knocks += 1
+
+# %% ../../nbs/1_preparation/50_cpu.ipynb #90
 def raise_irq(cpu, vector: int):
     "An interrupt line goes up; safe to call from another thread."
-    cpu.irqs.append(vector)
-    cpu.engine.stop(cpu.engine.handle)
+    knock(cpu, lambda: cpu.irqs.append(vector))
 
 def raise_nmi(cpu):
     "The line that cannot be masked; safe to call from another thread."
-    cpu.nmi = True
-    cpu.engine.stop(cpu.engine.handle)
-
-# %% ../../nbs/1_preparation/50_cpu.ipynb #90
-def kick(cpu):
-    "Make `run` return soon, between two instructions; safe to call from another thread."
-    cpu._kicked = True
-    cpu.engine.stop(cpu.engine.handle)
+    knock(cpu, lambda: setattr(cpu, 'nmi', True))
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #93
+def kick(cpu):
+    "Make `run` return soon, between two instructions; safe to call from another thread."
+    knock(cpu, lambda: setattr(cpu, '_kicked', True))
+
+# %% ../../nbs/1_preparation/50_cpu.ipynb #96
 REGISTERS = ('eax', 'ecx', 'edx', 'ebx', 'esp', 'ebp', 'esi', 'edi', 'eip', 'cs', 'ss', 'ds', 'es', 'fs', 'gs', 'cr0', 'cr2', 'cr3', 'cr4')
 
 def registers(cpu) -> dict:
@@ -339,7 +349,7 @@ def registers(cpu) -> dict:
     values['eflags'] = cpu.engine.eflags()
     return values
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #96
+# %% ../../nbs/1_preparation/50_cpu.ipynb #99
 def load_segment(
     cpu,
     name: str, # 'cs' to 'gs', or 'tr'
@@ -359,7 +369,7 @@ def load_segment(
     if name == 'tr': cpu.u8[cpu.translate(state[f.GDTR] + (selector & 0xFFF8) + 5, write=True)] |= 2
     cpu.engine.store()
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #99
+# %% ../../nbs/1_preparation/50_cpu.ipynb #102
 def set_ts(
     cpu,
     on: bool = True,
@@ -371,12 +381,12 @@ def set_ts(
     state[f.HFLAGS] = state[f.HFLAGS] | HF_TS if on else state[f.HFLAGS] & ~HF_TS
     cpu.engine.store()
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #102
+# %% ../../nbs/1_preparation/50_cpu.ipynb #105
 def snapshot(cpu) -> tuple:
     "CPU and memory as they are now."
     return cpu.engine.save(), cpu.memory.snapshot(), list(cpu.irqs), cpu.nmi, cpu.shutdown
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #105
+# %% ../../nbs/1_preparation/50_cpu.ipynb #108
 def restore(
     cpu,
     saved: tuple, # from `snapshot`
@@ -388,7 +398,7 @@ def restore(
     cpu.engine.restore(engine)
     cpu.irqs = list(irqs)
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #108
+# %% ../../nbs/1_preparation/50_cpu.ipynb #111
 def hook_up(cpu):
     "Have the engine call all of these."
     hooks = ((UC_HOOK_INTR, _INTR(guarded(cpu, on_exception))), (UC_HOOK_INSN_INVALID, _INVALID(guarded(cpu, on_invalid, True))),
@@ -401,7 +411,7 @@ def hook_up(cpu):
     for insn, callback in ports + fast: cpu.engine.hook(UC_HOOK_INSN, callback, 1, 0, ctypes.c_int(insn))
     cpu._callbacks = hooks, ports, fast          # the engine does not keep them alive
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #110
+# %% ../../nbs/1_preparation/50_cpu.ipynb #113
 class CPU:
     "An i386 on `memory`: Unicorn's instructions and our traps."
     shortcuts = True                 # False: every delivery by the book
@@ -425,7 +435,7 @@ class CPU:
         self.irqs, self.nmi = [], False                  # raised from outside and not delivered yet
         self.io_sites = set()                            # linear addresses where an IN or OUT has been guarded
         self._again = self._kicked = self._stepping = self._traced = self._late_trap = False
-        self._error, self._unlimited = None, 0
+        self._error, self._unlimited, self._knocks, self._door = None, 0, 0, threading.RLock()
         hook_up(self)
 
     def port_in(self, port: int, size: int) -> int:
@@ -435,7 +445,7 @@ class CPU:
     def port_out(self, port: int, size: int, value: int):
         "What an allowed OUT does: nothing is listening."
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #114
+# %% ../../nbs/1_preparation/50_cpu.ipynb #117
 CODE, STUBS, STACK0, STACK1 = 0x20000, 0x18000, 0x30000, 0x34000
 SELECTORS = {0: (0x08, 0x10), 1: (0x19, 0x21), 3: (0x2B, 0x33)}
 
@@ -456,7 +466,7 @@ def flat_memory(
     mem.write(0x11000, struct.pack('<1024I', *(n << 12 | 7 if n << 12 < size else 0 for n in range(1024))))
     return mem
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #116
+# %% ../../nbs/1_preparation/50_cpu.ipynb #119
 def flat_machine(
     code: bytes, # what to run, placed at 0x20000
     ring: int = 0, # 0, 1 or 3
@@ -474,7 +484,7 @@ def flat_machine(
     cpu.engine.store()
     return cpu
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #119
+# %% ../../nbs/1_preparation/50_cpu.ipynb #122
 def trapped(
     cpu: CPU,
 ) -> int: # vector, or None
