@@ -5,7 +5,7 @@ import threading
 
 import pytest
 from lguest_lit.host import Host
-from lguest_lit.i386.cpu import CPU, STUBS, flat_machine
+from lguest_lit.i386.cpu import CPU, STUBS, flat_machine, knock
 from lguest_lit.i386.memory import PhysicalMemory
 from lguest_lit.kernel import TIMER_VECTOR
 from lguest_lit.workbench import OneTurn, Workbench
@@ -551,7 +551,7 @@ def test_a_stop_that_comes_late_is_not_a_halt(m):
         m.cpu.kick()
     visitor = threading.Thread(target=raise_it)
     visitor.start()
-    raised.wait()
+    assert raised.wait(10)
     assert m.cpu.run() == 'stopped' and visitor.join() is None
     assert (m.regs['eip'], m.cpu.irqs) == (PROGRAM, []) and m.cpu.tally[0][0x40]
 
