@@ -140,6 +140,17 @@ def test_31_one_fault_is_enough(bench, entry, access, shadow, after):
     assert go(g) == [31]
 
 
+def test_31_dirty_before_it_was_ever_written(bench):
+    "The Guest's entry says dirty, so the shadow is writable from the first read on: not the zeros that all share."
+    g = bench('hcall 4, $0x200000' + STOP + 'movl 0x400000, %esi' + STOP + 'movl $0x1234, 0x400000; movl 0x401000, %edi' + STOP, 1)
+    g.address_space(A, {0x400000: 0x300067, 0x401000: 0x301007})
+    for page in 0x300, 0x301: g.mm.touched[page] = 0
+    go(g)
+    assert go(g) == [14, 31] and spte(g, 0x400000) == (0x300, 0x67)
+    go(g)
+    assert (g.word(0x300000), g.regs.edi) == (0x1234, 0)
+
+
 def test_31_a_right_that_came_without_a_word(bench):
     "The shadow has the page for the kernel only, the Guest's entry lets everybody in by now: mended, and a read is no write."
     g = bench('hcall 4, $0x200000' + STOP + 'movl 0x400000, %esi' + STOP + 'user u\nu: movl 0x400000, %edi\n int $0x1f', 1)
