@@ -6,19 +6,19 @@
 __all__ = ['PRESENT', 'RW', 'USER', 'PWT', 'PCD', 'ACCESSED', 'DIRTY', 'PSE', 'GLOBAL', 'PageFault', 'find_entries',
            'mark_entries', 'walk']
 
-# %% ../../nbs/1_preparation/20_paging.ipynb #2
+# %% ../../nbs/1_preparation/20_paging.ipynb #3
 from .memory import PhysicalMemory
 
-# %% ../../nbs/1_preparation/20_paging.ipynb #4
+# %% ../../nbs/1_preparation/20_paging.ipynb #6
 PRESENT, RW, USER, PWT, PCD = 0x01, 0x02, 0x04, 0x08, 0x10
 ACCESSED, DIRTY, PSE, GLOBAL = 0x20, 0x40, 0x80, 0x100
 
-# %% ../../nbs/1_preparation/20_paging.ipynb #7
+# %% ../../nbs/1_preparation/20_paging.ipynb #9
 class PageFault(Exception):
     "Vector 14: what the walk could not do. `.vaddr` goes to CR2, `.errcode` to the stack."
     def __init__(self, vaddr, errcode): self.vaddr, self.errcode = vaddr, errcode
 
-# %% ../../nbs/1_preparation/20_paging.ipynb #11
+# %% ../../nbs/1_preparation/20_paging.ipynb #13
 def find_entries(
     u32, # physical memory as words
     cr3: int, # the page directory
@@ -34,7 +34,7 @@ def find_entries(
     if j >= len(u32) or not u32[j] & PRESENT: raise PageFault(vaddr, error)
     return i, j
 
-# %% ../../nbs/1_preparation/20_paging.ipynb #14
+# %% ../../nbs/1_preparation/20_paging.ipynb #16
 def mark_entries(
     u32,
     i: int, # word number of the top-level entry
@@ -46,7 +46,7 @@ def mark_entries(
     at, want = i if j is None else j, ACCESSED | DIRTY if write else ACCESSED
     if u32[at] & want != want: u32[at] |= want
 
-# %% ../../nbs/1_preparation/20_paging.ipynb #18
+# %% ../../nbs/1_preparation/20_paging.ipynb #20
 def walk(
     u32, # physical memory as words
     cr3: int, # the page directory
