@@ -11,7 +11,6 @@ import threading, time
 # %% ../nbs/5_host/H020_clock.ipynb #8
 class Alarms:
     "One alarm for each Guest: who wants to be woken, and when (nanoseconds)."
-    slice = 0                        # instructions to run before looking at the clock; 0: somebody interrupts us
     def __init__(self): self.alarms, self.next = {}, None
 
     def set_alarm(self, lg, when: int):
@@ -31,8 +30,13 @@ class Alarms:
         return late
 
     def start(self, host): "A Guest is about to run on `host`."
+    def budget(self) -> int:
+        "How many instructions may run before somebody looks at the clock; 0: it interrupts us itself."
+        return 0
+
+    def ran(self, instructions): "The budget has been used up, in the middle of a stay."
+    def passed(self, instructions): "So many instructions have been begun."
     def switched(self): "The Guest has come back."
-    def ran(self, instructions): "It has used up a slice."
     def close(self): "No more alarms."
 
 # %% ../nbs/5_host/H020_clock.ipynb #15
@@ -41,7 +45,7 @@ class VirtualClock(Alarms):
     def __init__(self,
         now: int = 1_181_272_434_000_000_000, # ns since 1970: the seed's own date
         switch_ns: int = 2_000, # what a world switch costs
-        slice: int = 20_000, # instructions between looks at the clock
+        slice: int = 1_000_000, # instructions between looks at the clock, at most
         insn_ns: int = 10, # what an instruction costs
     ):
         super().__init__()
@@ -49,7 +53,13 @@ class VirtualClock(Alarms):
 
     def now(self) -> int: return self.time
     def switched(self): self.time += self.switch_ns
-    def ran(self, instructions): self.time += instructions * self.insn_ns
+    def passed(self, instructions): self.time += instructions * self.insn_ns
+    def ran(self, instructions): self.passed(instructions)
+
+    def budget(self):
+        if self.next is None: return self.slice
+        until = -((self.time - self.next) // self.insn_ns)
+        return min(max(until, 1), self.slice)
 
     def sleep(self, host):
         "Nothing to do until the next alarm: it is now."

@@ -10,6 +10,7 @@ import errno, os
 from .emulate_insn import emulate_insn
 from .hypercalls import do_hypercalls
 from .i386.descriptors import Tss
+from .i386.signals import Held
 from .interrupts_and_traps import clockdev_fn, copy_traps, deliver_trap, maybe_do_interrupt
 from .lg import (CHANGED_ALL, CHANGED_GDT, CHANGED_GDT_TLS, CHANGED_IDT, GuestDead, LGUEST_TRAP_ENTRY, Lguest, LguestRoState,
                            kill_guest)
@@ -57,11 +58,10 @@ def run_guest_once(
     if lg.tape: lg.tape.enter()
     state[f.EAX], state[f.EBX], state[f.EIP] = pages, lg.pgdirs[lg.pgdidx].pgdir << 12, host.symbols['run_guest_once']
     if not cpu.engine.live: cpu.engine.store()
-    if not clock.slice: why = cpu.run()
-    else:
-        while (why := cpu.run(clock.slice, exact=False)) == 'count':
-            clock.ran(clock.slice)
-            if clock.next is not None and clock.now() >= clock.next: host.kick()
+    while (why := cpu.run(clock.budget())) == 'count':
+        clock.ran(cpu.begun)
+        if clock.next is not None and clock.now() >= clock.next: host.kick()
+    clock.passed(cpu.begun)
     if why != 'halted' or state[f.EIP] != host.symbols['run_guest_once_done']: host.check(why, 'run_guest_once_done')
     lg.stats.world_switches += 1
 
@@ -111,30 +111,32 @@ def run_guest(
     cpu, traps, pages = host.cpu, lg.stats.traps, lguest_pages(host, host.current_cpu)
     clock.start(host)
     try:
-        while lg.dead is None:
-            do_hypercalls(lg)
-            if lg.dma_is_pending: return 'dma', lg.pending_dma, lg.pending_key
-            if host.signal_pending: fail(errno.EINTR)
-            if lg.break_out: fail(errno.EAGAIN)
-            if clock.next is not None:
-                for late in clock.due(): clockdev_fn(late)
-            maybe_do_interrupt(lg)
-            if lg.halted:
-                if lg.tape: lg.tape.sleep()
-                clock.sleep(host)
-                continue
-            if lg.ts: set_ts(lg)
-            run_guest_once(lg, pages)
-            trap = regs.trapnum
-            traps[trap] += 1
-            clock.switched()
-            if lg.tape: lg.tape.leave(trap)
-            if trap == LGUEST_TRAP_ENTRY: continue
-            cr2 = 0
-            if trap == 14: cr2 = cpu.state[cpu.f.CR2]
-            elif trap == 7: cpu.set_ts(False)
-            if cpu.irqs: host.take_interrupts()
-            handle_trap(lg, trap, cr2)
+        with Held(host.kick) as held:
+            while lg.dead is None:
+                if held.waiting: held.deliver()
+                do_hypercalls(lg)
+                if lg.dma_is_pending: return 'dma', lg.pending_dma, lg.pending_key
+                if host.signal_pending: fail(errno.EINTR)
+                if lg.break_out: fail(errno.EAGAIN)
+                if clock.next is not None:
+                    for late in clock.due(): clockdev_fn(late)
+                maybe_do_interrupt(lg)
+                if lg.halted:
+                    if lg.tape: lg.tape.sleep()
+                    clock.sleep(host)
+                    continue
+                if lg.ts: set_ts(lg)
+                run_guest_once(lg, pages)
+                trap = regs.trapnum
+                traps[trap] += 1
+                clock.switched()
+                if lg.tape: lg.tape.leave(trap)
+                if trap == LGUEST_TRAP_ENTRY: continue
+                cr2 = 0
+                if trap == 14: cr2 = cpu.state[cpu.f.CR2]
+                elif trap == 7: cpu.set_ts(False)
+                if cpu.irqs: host.take_interrupts()
+                handle_trap(lg, trap, cr2)
     except GuestDead: pass
     finally: lg.stats.direct_traps = {vector: n for vector, n in enumerate(lg.stats.direct) if n}
     fail(errno.ENOENT)

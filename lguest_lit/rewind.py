@@ -306,9 +306,9 @@ class TimeMachine:
         "Live through the stay that begins now, and count."
         cpu, lengths = self.host.cpu, []
         with Counter(cpu) as counter:
-            def run(count=0, exact=True):
+            def run(count=0):
                 before = counter.n
-                why = type(cpu).run(cpu, count, exact)
+                why = type(cpu).run(cpu, count)
                 lengths.append(counter.n - before)
                 if why == 'halted': del cpu.run                  # the Host is back; what it runs now is its own
                 return why
@@ -321,9 +321,9 @@ class TimeMachine:
     ) -> bool:   # False if the stay was over before that
         "Live through the stay that begins now, slice by slice as it was lived, and at the end step by step."
         cpu, lengths = self.host.cpu, iter(self.lengths[self.switch])
-        def run(count=0, exact=True):
+        def run(count=0):
             if counter.n + next(lengths) <= limit:
-                why = type(cpu).run(cpu, count, exact)
+                why = type(cpu).run(cpu, count)
                 if why == 'halted': del cpu.run
                 return why
             while counter.n < limit: type(cpu).run(cpu, 1)
