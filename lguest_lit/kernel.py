@@ -83,6 +83,7 @@ def start_cpu(kernel) -> PerCpu:
         kernel.write(gdt + 8 * entry, struct.pack('<2I', *words))
     kernel.mem.overlay(Tss, tss - PAGE_OFFSET).io_bitmap_base = 104
     cpu = CPU(kernel.mem)
+    cpu.keeps_open = True
     load_registers(kernel, cpu, gdt)
     cpu.state[cpu.f.ESP] = stack + PAGE_SIZE - 16
     cpu.engine.store()
@@ -156,6 +157,17 @@ class Kernel(KernelMemory):
         cpu.state[cpu.f.EIP] = self.symbols['irq_window']
         cpu.engine.store()
         self.check(cpu.run(), 'irq_window_done')
+
+    def take_back(self):
+        "Be the kernel again, wherever the processor is: what ran there is lost."
+        uc, cr4 = self.cpu.engine.uc, self.cpu.registers()['cr4']
+        load_registers(self, self.cpu, self.gdt)
+        stack = self.stack + PAGE_SIZE - 16
+        for register, value in ((x86.UC_X86_REG_CR4, cr4),
+                                (x86.UC_X86_REG_EFLAGS, 2),
+                                (x86.UC_X86_REG_ESP, stack)):
+            uc.reg_write(register, value)
+        self.cpu.engine.load()
 
     def check(self, why: str, label: str):
         "Complain if the CPU has not halted at `label`: an exception in the kernel's own code, or worse. Raises HostError."

@@ -194,7 +194,7 @@ def test_all_sorts_of_things_have_happened(guests):
 
 def test_first_guest_for_300_ticks():
     "The Guest that comes with the package tells of every change: the strict check holds at each of its world switches."
-    with Host(memory=20 << 20, clock=VirtualClock(slice=2000, insn_ns=500)) as host:
+    with Host(memory=20 << 20, clock=VirtualClock(insn_ns=500)) as host:
         watch = Watch(host, strict=True)
         with Launcher('first', mem='4M', args='ticks=300 quiet hz=1000', host=host) as launcher:
             result = launcher.run()

@@ -11,7 +11,7 @@ TICKS = 10_000
 
 def virtual_host(seed=0):
     "A Host on which a millisecond lasts 2000 instructions."
-    return Host(memory=32 << 20, clock=VirtualClock(slice=2000, insn_ns=500, switch_ns=2000), seed=seed)
+    return Host(memory=32 << 20, clock=VirtualClock(insn_ns=500, switch_ns=2000), seed=seed)
 
 
 def test_ten_thousand_ticks_leak_nothing():

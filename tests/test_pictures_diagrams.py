@@ -31,7 +31,7 @@ def goto(page, n: int):
 @pytest.fixture(scope='module')
 def life() -> Turns:
     "A short life of the first Guest, turn by turn."
-    with Host(memory=32 << 20, clock=VirtualClock(slice=2000, insn_ns=500)) as host:
+    with Host(memory=32 << 20, clock=VirtualClock(insn_ns=500)) as host:
         launcher = Launcher('first', args='ticks=3 hz=1000', host=host)
         with Turns(launcher) as turns: launcher.run()
         return turns

@@ -16,7 +16,7 @@ LIVES = {'ticks=40 hz=1000': 3, 'ticks=25 hz=500': 4}
 class OwnTime(VirtualClock):
     "A Guest's own time, with a signal after a random number of world switches."
     def __init__(self, rng):
-        super().__init__(slice=2000, insn_ns=500)
+        super().__init__(insn_ns=500)
         self.rng, self.left, self.host = rng, 1, None
 
     def switched(self):
