@@ -57,9 +57,8 @@ class VirtualClock(Alarms):
     def ran(self, instructions): self.passed(instructions)
 
     def budget(self):
-        if self.next is None: return self.slice
-        until = -((self.time - self.next) // self.insn_ns)
-        return min(max(until, 1), self.slice)
+        if self.next is None or self.time >= self.next: return self.slice
+        return min(-((self.time - self.next) // self.insn_ns), self.slice)
 
     def sleep(self, host):
         "Nothing to do until the next alarm: it is now."

@@ -167,7 +167,7 @@ class Counter:
             self.n += 1
             if self.each: self.each(address)
         self.callback = _CODE(count)
-        engine.flush_code()
+        count_for_ever(self.cpu)
         self.hook = engine.hook(UC_HOOK_CODE, self.callback)
         return self
 

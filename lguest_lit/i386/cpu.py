@@ -198,11 +198,14 @@ def on_block(cpu, current, _previous, _user):
     "A block has been translated and is about to run."
     cpu.engine.load()
     block = Block.from_address(current)
-    if block.icount > cpu._longest: cpu._longest = block.icount
-    if not cpu.state[cpu.f.HFLAGS] & 3: return
-    if guard_io(cpu, cpu._fetch(block.pc, block.size), block.pc):
-        cpu._again = True                        # leave before it runs, and come back to the guarded one
+    longer = cpu._unlimited and block.icount > cpu._longest
+    if longer: cpu._longest = block.icount
+    outside = cpu.state[cpu.f.HFLAGS] & 3
+    guarded = outside and guard_io(cpu, cpu._fetch(block.pc, block.size), block.pc)
+    if guarded or longer:
+        cpu._again = True                        # leave before it runs, and come back
         cpu.engine.stop(cpu.engine.handle)
+
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #41
 def watch_first_block(
@@ -276,7 +279,7 @@ def many_instructions(
     if limit:
         begun = engine.begun
         cpu.begun, up = cpu.begun + begun, begun > limit
-    if cpu._error or error: cpu._broken(error)
+    if cpu._error or error: return cpu._broken(error)
     if cpu._again or cpu._ahead or cpu._ended or cpu.shutdown: cpu._again = False
     elif not (up or knocks & 1 or cpu._knocks != knocks): return 'halted'
     elif not state[f.HFLAGS] & 3 and cpu._byte(-1) == HLT: return 'halted'

@@ -9,7 +9,7 @@ __all__ = ['CR4_PGE', 'is_global', 'notice_loads', 'operand_address', 'before_in
 import ctypes
 import capstone
 from unicorn import UC_HOOK_CODE, UC_HOOK_TLB_FILL, UC_MEM_FETCH, UC_MEM_WRITE, UC_PROT_ALL, UC_PROT_EXEC, UC_PROT_READ, UC_TLB_VIRTUAL
-from .cpu import CPU, guarded
+from .cpu import CPU, count_for_ever, flags_as_bits, guarded
 from .memory import PhysicalMemory
 from .paging import GLOBAL, PSE, PageFault
 from .traps import CR0_PG, PF, exception
@@ -83,6 +83,7 @@ class TlbCPU(CPU):
     def __init__(self, memory: PhysicalMemory):
         super().__init__(memory)
         self.tlb, self.loaded, self.page_fault = {}, None, None
+        count_for_ever(self)                     # it is called before each instruction anyway
         self._more_callbacks = _FILL(guarded(self, fill, False)), _CODE(guarded(self, before_instruction))
         self.engine.uc.ctl_tlb_mode(UC_TLB_VIRTUAL)
         for kind, callback in zip((UC_HOOK_TLB_FILL, UC_HOOK_CODE), self._more_callbacks): self.engine.hook(kind, callback)
@@ -101,6 +102,7 @@ class TlbCPU(CPU):
         "The engine has stopped because a fill was refused: that is a page fault."
         fault, self.page_fault = self.page_fault, None
         if fault is None or self._error: return super()._broken(error)
-        self.state[self.f.CR2] = fault.vaddr
+        self.state[self.f.CR2], self.state[self.f.ERROR] = fault.vaddr, fault.errcode
+        flags_as_bits(self, PF)
         if not exception(self, PF, fault.errcode): self.shutdown = 'triple fault'
         self.engine.store()
