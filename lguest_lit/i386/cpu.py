@@ -4,22 +4,23 @@
 
 # %% auto #0
 __all__ = ['NONE', 'PUSHF', 'LOADS_FLAGS', 'SHADOW', 'NMI_MASKED', 'REGISTERS', 'CODE', 'STUBS', 'STACK0', 'STACK1', 'SELECTORS',
-           'guarded', 'int_length', 'shut_down_unless', 'software_interrupt', 'on_exception', 'port_access',
-           'on_invalid', 'on_fast_call', 'Block', 'on_block', 'watch_first_block', 'run', 'end_of_step', 'own_flag_off',
-           'pushed_flag_off', 'ran_hlt', 'one_instruction', 'step', 'run_to', 'let_in', 'knock', 'raise_irq',
-           'raise_nmi', 'kick', 'registers', 'load_segment', 'set_ts', 'snapshot', 'restore', 'hook_up', 'CPU',
-           'flat_memory', 'flat_machine', 'trapped']
+           'guarded', 'int_length', 'shut_down_unless', 'software_interrupt', 'on_exception', 'stood_in', 'on_invalid',
+           'on_fast_call', 'Block', 'on_block', 'wake', 'run', 'end_of_step', 'own_flag_off', 'pushed_flag_off',
+           'ran_hlt', 'one_instruction', 'step', 'run_to', 'let_in', 'knock', 'raise_irq', 'raise_nmi', 'kick',
+           'registers', 'load_segment', 'set_ts', 'snapshot', 'restore', 'hook_up', 'CPU', 'flat_memory',
+           'flat_machine', 'trapped']
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #2
 import ctypes, struct, threading
 import capstone
 from unicorn import UC_HOOK_EDGE_GENERATED, UC_HOOK_INSN, UC_HOOK_INSN_INVALID, UC_HOOK_INTR
 from unicorn import x86_const as x86
+from .absent import nobody, read_physical
 from .descriptors import Tss, gate, segment
 from .engine import Engine
+from .guard import HLT, guard, look_on, stand_in
 from .memory import PhysicalMemory
 from .paging import PageFault
-from .ports import HLT, IO_BYTES, allowed_io, guard_io
 from .shortcut import deliver, pickers
 from .traps import (BP, DB, EF_IF, EF_TF, ERROR_CODE, Fault, GP, HF_ADDSEG, HF_CS32, HF_INHIBIT, HF_SS32, HF_TF, HF_TS,
                                    NMI, OF, PF, UD, exception, fetch_segment, load, translate)
@@ -30,6 +31,7 @@ _INVALID = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_void_p)
 _EDGE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 _IN = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)
 _OUT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p)
+_BLOCK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p)
 _FAST = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #10
@@ -89,20 +91,24 @@ def on_exception(cpu, vector, _):
     if vector == DB and cpu._late_trap: cpu._late_trap = False; return
     if cpu._stepping and end_of_step(cpu, vector): return
     if state[f.IS_INT]: software_interrupt(cpu, vector)
-    elif vector != GP or not cpu.io_sites or not port_access(cpu):
+    elif vector != GP or not state[f.HFLAGS] & 3 or not stood_in(cpu):
         shut_down_unless(cpu, exception(cpu, vector, state[f.ERROR] if vector in ERROR_CODE else None))
     if not engine.live: engine.store()
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #25
-def port_access(cpu) -> bool:
-    "Was this #GP an IN or OUT that is allowed, and is done now?"
-    at = cpu._linear()
-    if at not in cpu.io_sites or cpu._byte() == HLT: return False
-    try: return allowed_io(cpu, at)
+def stood_in(cpu) -> bool:
+    "Was this #GP an instruction that is held back from the engine, and is done now?"
+    traced = cpu.state[cpu.f.EFLAGS] & EF_TF
+    try: done = stand_in(cpu)
     except PageFault as fault:
         cpu.state[cpu.f.CR2] = fault.vaddr
-        shut_down_unless(cpu, exception(cpu, PF, fault.errcode))
-        return True
+        vector, error = PF, fault.errcode
+    except Fault as fault: vector, error = fault.vector, fault.error
+    else:
+        if not done or not traced: return done
+        vector, error = DB, None
+    shut_down_unless(cpu, exception(cpu, vector, error))
+    return True
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #28
 def on_invalid(cpu, _) -> bool:
@@ -140,16 +146,23 @@ def on_block(cpu, current, _previous, _user):
     cpu.engine.load()
     if not cpu.state[cpu.f.HFLAGS] & 3: return
     block = Block.from_address(current)
-    if guard_io(cpu, cpu._fetch(block.pc, block.size), block.pc):
+    if guard(cpu, cpu._fetch(block.pc, block.size), block.pc, block.icount):
         cpu._again = True                        # leave before it runs, and come back to the guarded one
         cpu.engine.stop(cpu.engine.handle)
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #41
-def watch_first_block(cpu):
-    "The block that the engine is about to start with."
-    pc = cpu._linear()
-    code = cpu._fetch(pc, 0x1000 - (pc & 0xFFF) + 15)
-    if IO_BYTES.search(code): guard_io(cpu, code, pc)
+_FIRST_STEPS = b'\xeb\x00\xf4'                            # jmp 1f; 1: hlt
+
+def wake(cpu):
+    "Have the engine run something before it runs anything of which we must be told."
+    engine, there = cpu.engine, bytes(cpu.u8[:3])
+    cpu.u8[:3] = _FIRST_STEPS
+    engine.start(engine.handle, 0, 0, 0, 0)
+    cpu.u8[:3] = there
+    engine.uc.ctl_remove_cache(0, 3)
+    engine.load()
+    cpu.state[cpu.f.EIP] = 0
+    engine.store()
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #44
 def _linear(cpu, offset=0):
@@ -158,8 +171,9 @@ def _linear(cpu, offset=0):
 
 def _byte(cpu, offset=0):
     "The byte at EIP, or so many behind it; None if it can't be read."
-    try: return cpu.u8[cpu.translate(cpu._linear(offset), mark=False)]
-    except (PageFault, IndexError): return None
+    try: pa = cpu.translate(cpu._linear(offset), mark=False)
+    except PageFault: return None
+    return cpu.u8[pa] if pa < cpu.memory.size else 0xFF
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #47
 def _fetch(cpu, linear, size):
@@ -168,8 +182,7 @@ def _fetch(cpu, linear, size):
     try:
         while size > 0:
             n = min(size, 0x1000 - (linear & 0xFFF))
-            pa = cpu.translate(linear, mark=False)
-            out += bytes(cpu.u8[pa:pa + n])
+            out += read_physical(cpu.memory, cpu.translate(linear, mark=False), n)
             linear, size = linear + n & 0xFFFFFFFF, size - n
     except PageFault: pass
     return out
@@ -191,7 +204,6 @@ def run(
             if why != 'count' or count == 1 and exact: return why
             if count and exact: count -= 1
             continue
-        if state[f.HFLAGS] & 3: watch_first_block(cpu)
         state[f.OLD] = NONE
         if not engine.live: engine.store()
         if count: cpu._unlimited = 1 << 30               # a count once, a count for ever: the engine spoils CR2 when it stops counting
@@ -265,7 +277,6 @@ def one_instruction(cpu) -> str: # 'count', 'halted' or 'shutdown'
     at, flags, first = state[f.EIP], state[f.EFLAGS], cpu._byte()
     cpu._traced, cpu._stepping, cpu._again = flags & EF_TF, True, True
     state[f.EFLAGS], state[f.HFLAGS] = flags | EF_TF, state[f.HFLAGS] | HF_TF
-    if state[f.HFLAGS] & 3: watch_first_block(cpu)
     error = None
     while cpu._again and not (cpu._error or error):
         cpu._again, state[f.OLD] = False, NONE
@@ -401,6 +412,7 @@ def restore(
 # %% ../../nbs/1_preparation/50_cpu.ipynb #111
 def hook_up(cpu):
     "Have the engine call all of these."
+    nobody(cpu.engine, cpu.memory.size, 1 << 32)
     hooks = ((UC_HOOK_INTR, _INTR(guarded(cpu, on_exception))), (UC_HOOK_INSN_INVALID, _INVALID(guarded(cpu, on_invalid, True))),
              (UC_HOOK_EDGE_GENERATED, _EDGE(guarded(cpu, on_block))))
     ports = ((x86.UC_X86_INS_IN, _IN(guarded(cpu, lambda cpu, port, size, _: cpu.port_in(port, size), 0))),
@@ -410,6 +422,9 @@ def hook_up(cpu):
             (x86.UC_X86_INS_SYSCALL, _FAST(guarded(cpu, lambda cpu, _: on_fast_call(cpu, UD, None)))))
     for insn, callback in ports + fast: cpu.engine.hook(UC_HOOK_INSN, callback, 1, 0, ctypes.c_int(insn))
     cpu._callbacks = hooks, ports, fast          # the engine does not keep them alive
+    look = look_on(cpu)
+    cpu._look = _BLOCK(guarded(cpu, lambda cpu, address, *_: look(address)))
+    wake(cpu)
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #113
 class CPU:
@@ -428,12 +443,12 @@ class CPU:
         self.memory, self.u32, self.u8 = memory, memory.u32, memory.u8
         self.engine = Engine(memory, live)
         self.state, self.f = self.engine.state, self.engine.f
-        self.decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32)
+        self.decoder, self.decoder16 = (capstone.Cs(capstone.CS_ARCH_X86, mode) for mode in (capstone.CS_MODE_32, capstone.CS_MODE_16))
         self.tally = [[0] * 256 for _ in range(4)]       # deliveries by ring of the handler and vector
         self.paths, (self.tables, self.now) = {}, pickers(self.f)
         self.shutdown = None                             # why the processor stopped for good
         self.irqs, self.nmi = [], False                  # raised from outside and not delivered yet
-        self.io_sites = set()                            # linear addresses where an IN or OUT has been guarded
+        self.returns = {}                                # linear addresses of IRETs outside ring 0: is it left to the engine?
         self._again = self._kicked = self._stepping = self._traced = self._late_trap = False
         self._error, self._unlimited, self._knocks, self._door = None, 0, 0, threading.RLock()
         hook_up(self)

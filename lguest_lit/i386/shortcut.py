@@ -8,6 +8,7 @@ __all__ = ['picker', 'pickers', 'one_page', 'learn', 'shortcut', 'deliver']
 # %% ../../nbs/1_preparation/45_shortcut.ipynb #2
 from operator import itemgetter
 from struct import Struct
+from .paging import word
 from .traps import CR0_PG, EF_IF, EF_KEPT, EF_RF, HF_ADDSEG, HF_CS32, HF_KEPT, HF_SS32, deliver_by_the_book
 
 # %% ../../nbs/1_preparation/45_shortcut.ipynb #7
@@ -38,9 +39,11 @@ def one_page(
     u32, page = cpu.u32, linear[0] >> 12
     if page >> 20 or any(at >> 12 != page or at & 3 for at in linear): return None
     pde = (cr3 >> 12 << 10) + (page >> 10)
-    if u32[pde] & 0x81 != 1: return None                 # not there, or a page of 4 MB
+    if word(u32, pde) & 0x81 != 1: return None           # not there, or a page of 4 MB
     pte = (u32[pde] >> 12 << 10) + (page & 0x3FF)
-    return pde, pte, *((u32[pte] >> 12 << 10) + (at >> 2 & 0x3FF) for at in linear)
+    first = word(u32, pte) >> 12 << 10
+    if first >= len(u32): return None                    # where there is no memory
+    return pde, pte, *(first + (at >> 2 & 0x3FF) for at in linear)
 
 # %% ../../nbs/1_preparation/45_shortcut.ipynb #17
 def learn(

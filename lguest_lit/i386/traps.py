@@ -6,13 +6,14 @@
 __all__ = ['DE', 'DB', 'NMI', 'BP', 'OF', 'BR', 'UD', 'NM', 'DF', 'TS', 'NP', 'SS', 'GP', 'PF', 'MF', 'AC', 'ERROR_CODE',
            'RESUME', 'CONTRIBUTORY', 'CR0_WP', 'CR0_PG', 'CR4_PSE', 'HF_CPL', 'HF_INHIBIT', 'HF_CS32', 'HF_SS32',
            'HF_ADDSEG', 'HF_TF', 'HF_TS', 'HF_RF', 'HF_VM', 'EF_TF', 'EF_IF', 'EF_IOPL', 'EF_NT', 'EF_RF', 'EF_VM',
-           'HF_KEPT', 'EF_KEPT', 'Fault', 'doubles', 'translate', 'read_word', 'Segment', 'fetch_segment',
-           'mark_accessed', 'find_gate', 'find_code', 'find_stack', 'push_frame', 'load', 'enter',
-           'deliver_by_the_book', 'exception']
+           'HF_KEPT', 'EF_KEPT', 'Fault', 'doubles', 'translate', 'places', 'read_word', 'Segment', 'fetch_words',
+           'segment_of', 'fetch_segment', 'mark_accessed', 'find_gate', 'find_code', 'find_stack', 'push_frame', 'load',
+           'loaded', 'be_in', 'enter', 'deliver_by_the_book', 'exception']
 
 # %% ../../nbs/1_preparation/40_traps.ipynb #2
 from struct import Struct
 from typing import NamedTuple
+from .absent import read_physical, write_physical
 from .descriptors import INTERRUPT_GATE, TRAP_GATE, segment_base, segment_limit
 from .paging import PageFault, walk
 
@@ -53,15 +54,28 @@ def translate(
     return walk(cpu.u32, state[f.CR3], vaddr, write, user, bool(state[f.CR0] & CR0_WP), bool(state[f.CR4] & CR4_PSE), mark)
 
 # %% ../../nbs/1_preparation/40_traps.ipynb #19
+def places(
+    cpu,
+    vaddr: int, # linear address
+    n: int, # bytes, at most a page
+    write: bool = False,
+    user: bool = False, # with the rights of ring 3?
+) -> list: # pairs: physical address, number of bytes
+    "Where `n` bytes are, in one page or in two. Raises PageFault."
+    vaddr &= 0xFFFFFFFF
+    first = min(n, 0x1000 - (vaddr & 0xFFF))
+    found = [(cpu.translate(vaddr, write, user), first)]
+    if first < n: found.append((cpu.translate(vaddr + first & 0xFFFFFFFF, write, user), n - first))
+    return found
+
 def read_word(
     cpu,
     vaddr: int, # linear address, aligned or not
+    n: int = 4, # bytes
+    user: bool = False, # with the rights of ring 3?
 ) -> int:
-    "Four bytes at a linear address, read with the processor's own rights. Raises PageFault."
-    vaddr &= 0xFFFFFFFF
-    if vaddr & 0xFFF > 0xFFC: return sum(cpu.u8[cpu.translate(vaddr + i & 0xFFFFFFFF)] << 8 * i for i in range(4))
-    pa = cpu.translate(vaddr)
-    return int.from_bytes(cpu.u8[pa:pa + 4], 'little')
+    "A word at a linear address, read with the processor's own rights, or ring 3's. Raises PageFault."
+    return int.from_bytes(b''.join(read_physical(cpu.memory, *place) for place in places(cpu, vaddr, n, user=user)), 'little')
 
 # %% ../../nbs/1_preparation/40_traps.ipynb #22
 class Segment(NamedTuple):
@@ -77,21 +91,38 @@ class Segment(NamedTuple):
     def present(self): return bool(self.access & 0x8000)
     @property
     def wide(self): return bool(self.access & 0x400000)
+    @property
+    def conforming(self): return bool(self.access & 0x400)
 
 # %% ../../nbs/1_preparation/40_traps.ipynb #25
-def fetch_segment(
+def fetch_words(
     cpu,
     selector: int,
     vector: int, # what to raise if there is no such entry
     ext: int, # 1 unless an `int` has asked for it
-) -> Segment:
+) -> tuple: # its two words
     "Read a descriptor from the GDT or the LDT. Raises Fault, PageFault."
     state, f = cpu.state, cpu.f
     base, limit = (state[f.LDTR + 2], state[f.LDTR + 4]) if selector & 4 else (state[f.GDTR], state[f.GDTR + 2])
     if selector | 7 > limit: raise Fault(vector, selector & 0xFFFC | ext)
     at = base + (selector & 0xFFF8)
-    a, b = read_word(cpu, at), read_word(cpu, at + 4)
-    return Segment(selector, segment_base(a, b), segment_limit(a, b), b)
+    return read_word(cpu, at), read_word(cpu, at + 4)
+
+def segment_of(
+    selector: int,
+    words: tuple, # of its descriptor
+) -> Segment:
+    "What the processor keeps of a descriptor."
+    return Segment(selector, segment_base(*words), segment_limit(*words), words[1])
+
+def fetch_segment(
+    cpu,
+    selector: int,
+    vector: int, # as for `fetch_words`
+    ext: int,
+) -> Segment:
+    "Read a segment's descriptor from the GDT or the LDT. Raises Fault, PageFault."
+    return segment_of(selector, fetch_words(cpu, selector, vector, ext))
 
 # %% ../../nbs/1_preparation/40_traps.ipynb #28
 def mark_accessed(
@@ -102,7 +133,8 @@ def mark_accessed(
     if segment.access & 0x100: return segment
     state, f = cpu.state, cpu.f
     table = state[f.LDTR + 2] if segment.selector & 4 else state[f.GDTR]
-    cpu.u8[cpu.translate(table + (segment.selector & 0xFFF8) + 5 & 0xFFFFFFFF, write=True)] |= 1
+    at = cpu.translate(table + (segment.selector & 0xFFF8) + 5 & 0xFFFFFFFF, write=True)
+    write_physical(cpu.memory, at, bytes([segment.access >> 8 & 0xFF | 1]))
     return segment._replace(access=segment.access | 0x100)
 
 # %% ../../nbs/1_preparation/40_traps.ipynb #32
@@ -132,7 +164,7 @@ def find_code(
     code, cpl, name = fetch_segment(cpu, selector, GP, ext), cpu.state[cpu.f.HFLAGS] & 3, selector & 0xFFFC | ext
     if code.access & 0x1800 != 0x1800 or code.dpl > cpl: raise Fault(GP, name)
     if not code.present: raise Fault(NP, name)
-    ring = cpl if code.access & 0x400 else code.dpl      # conforming code runs in the caller's ring
+    ring = cpl if code.conforming else code.dpl      # conforming code runs in the caller's ring
     return code._replace(selector=selector & 0xFFFC | ring)
 
 # %% ../../nbs/1_preparation/40_traps.ipynb #40
@@ -159,17 +191,18 @@ def push_frame(
     stack: Segment,
     esp: int,
     words: list, # in the order in which they are pushed
+    width: int = 4, # bytes of each
 ) -> int: # the new ESP
     "Push words, with the rights of the stack's ring, or none of them. Raises PageFault."
-    mask, user, places = 0xFFFFFFFF if stack.wide else 0xFFFF, stack.selector & 3 == 3, []
+    mask, user, found = 0xFFFFFFFF if stack.wide else 0xFFFF, stack.dpl == 3, []
     for n in range(1, len(words) + 1):
-        linear = stack.base + (esp - 4 * n & mask) & 0xFFFFFFFF
-        pa = cpu.translate(linear, True, user)
-        whole = linear & 0xFFF <= 0xFFC
-        places.append([pa + i if whole else cpu.translate(linear + i & 0xFFFFFFFF, True, user) for i in range(4)])
-    for bytes_at, word in zip(places, words):
-        for i, pa in enumerate(bytes_at): cpu.u8[pa] = word >> 8 * i & 0xFF
-    return esp & ~mask | esp - 4 * len(words) & mask
+        found.append(places(cpu, stack.base + (esp - width * n & mask), width, True, user))
+    for pieces, word in zip(found, words):
+        data = (word & (1 << 8 * width) - 1).to_bytes(width, 'little')
+        for pa, n in pieces:
+            write_physical(cpu.memory, pa, data[:n])
+            data = data[n:]
+    return esp & ~mask | esp - width * len(words) & mask
 
 # %% ../../nbs/1_preparation/40_traps.ipynb #48
 HF_CPL, HF_INHIBIT, HF_CS32, HF_SS32, HF_ADDSEG, HF_TF, HF_TS, HF_RF, HF_VM = 3, 1 << 3, 1 << 4, 1 << 5, 1 << 6, 1 << 8, 1 << 11, 1 << 16, 1 << 17
@@ -188,7 +221,31 @@ def load(
     "Put a segment into a segment register of the engine, and nothing else."
     _segment(cpu.engine.state_bytes, getattr(cpu.f, register) * 4, *segment)
 
+def loaded(
+    cpu,
+    register: str, # 'CS', 'SS' ...
+) -> Segment:
+    "What is in a segment register of the engine."
+    at, state = getattr(cpu.f, register), cpu.state
+    return Segment(state[at], state[at + 2], state[at + 4], state[at + 5])
+
 # %% ../../nbs/1_preparation/40_traps.ipynb #53
+def be_in(
+    cpu,
+    code: Segment, # its selector says the ring
+    stack: Segment,
+    esp: int,
+    eip: int,
+):
+    "Be in another segment, in its ring, on its stack. Cannot fail."
+    state, f = cpu.state, cpu.f
+    load(cpu, 'CS', code)
+    load(cpu, 'SS', stack)
+    hidden = state[f.HFLAGS] & HF_KEPT | code.selector & 3 | (HF_CS32 if code.wide else 0) | (HF_SS32 if stack.wide else 0)
+    based = stack.base or state[f.DS + 2] or state[f.ES + 2]
+    state[f.HFLAGS] = hidden if code.wide and not based else hidden | HF_ADDSEG
+    state[f.ESP], state[f.EIP] = esp, eip
+
 def enter(
     cpu,
     code: Segment,
@@ -197,14 +254,9 @@ def enter(
     eip: int,
     kind: int, # of gate
 ):
-    "Be at the handler, in its ring, on its stack. Cannot fail."
+    "Be at the handler, with the flags it begins with. Cannot fail."
     state, f = cpu.state, cpu.f
-    load(cpu, 'CS', code)
-    load(cpu, 'SS', stack)
-    hidden = state[f.HFLAGS] & HF_KEPT | code.selector & 3 | (HF_CS32 if code.wide else 0) | (HF_SS32 if stack.wide else 0)
-    based = stack.base or state[f.DS + 2] or state[f.ES + 2]
-    state[f.HFLAGS] = hidden if code.wide and not based else hidden | HF_ADDSEG
-    state[f.ESP], state[f.EIP] = esp, eip
+    be_in(cpu, code, stack, esp, eip)
     state[f.EFLAGS] &= EF_KEPT & ~EF_IF if kind == INTERRUPT_GATE else EF_KEPT
 
 # %% ../../nbs/1_preparation/40_traps.ipynb #57
@@ -223,7 +275,7 @@ def deliver_by_the_book(
     if inwards := code.selector & 3 < cpl:
         esp, stack = find_stack(cpu, code.selector & 3, ext)
         frame = [state[f.SS], state[f.ESP]] + frame
-    else: esp, stack = state[f.ESP], Segment(state[f.SS], state[f.SS + 2], state[f.SS + 4], state[f.SS + 5])
+    else: esp, stack = state[f.ESP], loaded(cpu, 'SS')
     if offset > code.limit: raise Fault(GP, ext)
     code, stack = mark_accessed(cpu, code), mark_accessed(cpu, stack) if inwards else stack
     enter(cpu, code, stack, push_frame(cpu, stack, esp, frame), offset, hi >> 8 & 0xF)
