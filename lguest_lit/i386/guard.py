@@ -9,7 +9,7 @@ __all__ = ['CANDIDATES', 'CALL_FAR', 'RETF_RELEASE', 'RETF', 'IRET', 'GROUP5', '
 
 # %% ../../nbs/1_preparation/48_guard.ipynb #2
 import re
-from .far import far_call, far_return, on_stack, v86_call, v86_iret
+from .far import far_call, far_return, iret, on_stack, v86_call, v86_iret
 from .paging import PageFault
 from .ports import IO, allowed_io, opcode_at
 from .traps import CR0_PG, EF_VM, HF_CS32, HF_SS32, read_word
@@ -143,10 +143,11 @@ def guard(
 # %% ../../nbs/1_preparation/48_guard.ipynb #26
 def operand_address(
     cpu,
-    insn, # decoded, with details, and with an operand in memory
+    insn, # decoded, with details
+    operand, # one of its, in memory
 ) -> int: # linear
     "Where the operand is."
-    at, state, f = insn.operands[0].mem, cpu.state, cpu.f
+    at, state, f = operand.mem, cpu.state, cpu.f
     name = lambda register: insn.reg_name(register).upper()
     value = lambda register: state[getattr(f, 'E' + name(register)[-2:])] if register else 0
     mask = 0xFFFF if insn.addr_size == 2 else 0xFFFFFFFF
@@ -165,7 +166,7 @@ def call_target(
     decoder, user = decoder_of(cpu), cpu.state[cpu.f.HFLAGS] & 3 == 3
     decoder.detail = True
     insn = next(decoder.disasm(code, cpu._linear(), 1))
-    at = operand_address(cpu, insn)
+    at = operand_address(cpu, insn, insn.operands[0])
     decoder.detail = False
     offset = read_word(cpu, at, width, user)
     return read_word(cpu, at + width, 2, user), offset, insn.size
@@ -178,7 +179,7 @@ def far(
     "Do it. Raises Fault, PageFault, with nothing changed."
     n, v86 = opcode_at(code), cpu.state[cpu.f.EFLAGS] & EF_VM
     width = 4 if wide(cpu, code[:n]) else 2
-    if code[n] == IRET: return v86_iret(cpu, width) if v86 else far_return(cpu, width, True)
+    if code[n] == IRET: return (v86_iret if v86 else iret)(cpu, width)
     if code[n] in (RETF, RETF_RELEASE):
         return far_return(cpu, width, False, int.from_bytes(code[n + 1:n + 3], 'little') if code[n] == RETF_RELEASE else 0)
     selector, offset, size = call_target(cpu, code, width)

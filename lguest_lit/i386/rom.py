@@ -10,7 +10,7 @@ __all__ = ['RAM', 'SIZES', 'IRQ_PORT', 'NMI_PORT', 'END_PORT', 'ENDED', 'SHUT_DO
 import argparse, sys, threading
 from pathlib import Path
 from .cpu import CPU
-from .memory import Buffer, PhysicalMemory
+from .memory import PhysicalMemory
 from .traps import EF_IF, HF_CPL, HF_CS32, HF_SS32, Segment, load
 from unicorn import UC_PROT_ALL
 from unicorn import x86_const as x86
@@ -41,19 +41,18 @@ class RomMachine(CPU):
         out_port: int = None,
     ):
         if len(rom) not in SIZES: raise ValueError(f"a ROM has {SIZES[0]} or {SIZES[1]} bytes, not {len(rom)}")
+        self.begin, self.out, self.out_port, self.ended = (1 << 32) - len(rom), out, out_port, False
         super().__init__(PhysicalMemory(RAM))
-        self.memory.write((1 << 20) - len(rom), rom)
-        self.top, self.out, self.out_port, self.ended = Buffer(len(rom)), out, out_port, False
-        self.top.u8[:] = rom
-        begin = (1 << 32) - len(rom)
-        self.engine.uc.mem_unmap(begin, len(rom))
-        self.engine.uc.mem_map_ptr(begin, len(rom), UC_PROT_ALL, self.top.address)
+        below = (1 << 20) - len(rom)
+        self.memory.write(below, rom)
+        self.engine.uc.mem_unmap(self.begin, len(rom))
+        self.engine.uc.mem_map_ptr(self.begin, len(rom), UC_PROT_ALL, self.memory.address + below)
         reset(self)
 
     def translate(self, vaddr, write=False, user=False, mark=True):
-        "What is at the top of the address space is below 1 MB as well."
+        "What is at the top of the address space is what is below 1 MB."
         pa = super().translate(vaddr, write, user, mark)
-        return pa & 0xFFFFF if pa >= (1 << 32) - self.top.size else pa
+        return pa & 0xFFFFF if pa >= self.begin else pa
 
     def port_out(self, port, size, value):
         "The four ports."
