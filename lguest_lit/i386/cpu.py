@@ -14,7 +14,7 @@ __all__ = ['ICEBP', 'INT3', 'INT', 'INTO', 'LONG_INTS', 'NONE', 'RDPMC', 'CODE_B
 # %% ../../nbs/1_preparation/50_cpu.ipynb #2
 import ctypes, re, struct, threading
 import capstone
-from unicorn import UC_HOOK_EDGE_GENERATED, UC_HOOK_INSN, UC_HOOK_INSN_INVALID, UC_HOOK_INTR
+from unicorn import UC_ERR_FETCH_PROT, UC_HOOK_EDGE_GENERATED, UC_HOOK_INSN, UC_HOOK_INSN_INVALID, UC_HOOK_INTR
 from unicorn import x86_const as x86
 from .absent import nobody, read_physical
 from .descriptors import Tss, gate, segment
@@ -53,7 +53,7 @@ def guarded(
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #14
 ICEBP, INT3, INT, INTO = 0xF1, 0xCC, 0xCD, 0xCE
-_INT_WITH_PREFIX = re.compile(rb'[\x26\x2e\x36\x3e\x64-\x67\xf2\xf3](?:[\xcc\xce]|\xcd.)\Z', re.S)
+_INT_WITH_PREFIX = re.compile(rb'[\x26\x2e\x36\x3e\x64-\x67\xf2\xf3][\xcc-\xce]')
 LONG_INTS = 4096                     # so many are kept in mind
 
 def note_int(
@@ -61,12 +61,13 @@ def note_int(
     code: bytes, # of a block
     pc: int, # its linear address
 ):
-    "Keep in mind where an `int` begins that ends the block and has prefixes."
+    "Keep in mind where the `int`s of a block begin that have prefixes."
     if not _INT_WITH_PREFIX.search(code): return
-    begin = pc
-    for begin, *_ in decoder_of(cpu).disasm_lite(code, pc): pass
-    if len(cpu.long_ints) == LONG_INTS: cpu.long_ints.clear()
-    cpu.long_ints[pc + len(code) & 0xFFFFFFFF] = begin
+    for address, size, *_ in decoder_of(cpu).disasm_lite(code, pc):
+        n = opcode_at(insn := code[address - pc:address - pc + size])
+        if n and insn[n:n + 1] in (b'\xcc', b'\xcd', b'\xce'):
+            if len(cpu.long_ints) == LONG_INTS: cpu.long_ints.clear()
+            cpu.long_ints[address + size & 0xFFFFFFFF] = address
 
 def int_length(
     cpu,
@@ -268,6 +269,9 @@ def run(
 def _broken(cpu, error):
     "The engine gave up: an error of ours goes on, one of its own shuts the processor down."
     if cpu._error: ours, cpu._error = cpu._error, None; raise ours
+    if error == UC_ERR_FETCH_PROT:                           # code where there is no memory: ones, which are no instruction
+        shut_down_unless(cpu, exception(cpu, UD))
+        return cpu.engine.store()
     cpu.shutdown = f'the engine stopped with error {error} at {cpu.state[cpu.f.EIP]:#x}'
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #63
