@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['RAM', 'SIZES', 'IRQ_PORT', 'NMI_PORT', 'END_PORT', 'ENDED', 'SHUT_DOWN', 'HALTED', 'TIME', 'EXAMPLE', 'reset',
-           'RomMachine', 'run_rom', 'port_and_file', 'seconds', 'parser', 'main']
+           'RomMachine', 'run_rom', 'port_and_file', 'seconds', 'OneLine', 'parser', 'main']
 
 # %% ../../nbs/1_preparation/62_rom.ipynb #2
-import argparse, sys, threading
+import argparse, sys, threading, time
 from pathlib import Path
 from .cpu import CPU
 from .memory import PhysicalMemory
@@ -70,22 +70,21 @@ def run_rom(
     cpu: RomMachine,
     max_seconds: float = None, # None: no end
 ) -> int: # the exit status
-    "Run until one of the ends."
-    late = threading.Event()
-    def enough(): late.set(); cpu.kick()
-    timer = threading.Timer(max_seconds or 0, enough)
-    timer.daemon = True
-    if max_seconds is not None: timer.start()
+    "Run until one of the ends. Ten times a second the processor stops for a look round, so that Ctrl-C is heard."
+    over, end = threading.Event(), None if max_seconds is None else time.monotonic() + max_seconds
+    def look_round():
+        while not over.wait(0.1): cpu.kick()
+    threading.Thread(target=look_round, daemon=True).start()
     try:
-        while not (cpu.ended or late.is_set()):
+        while True:
             why = cpu.run()
-            if cpu.ended: break
+            if cpu.ended: return ENDED
             if why == 'shutdown': return SHUT_DOWN
             if why == 'halted' and not (cpu.irqs or cpu.nmi):
                 if not cpu.state[cpu.f.EFLAGS] & EF_IF: return HALTED
-                late.wait(0.1)                           # for an interrupt that nobody will raise
-    finally: timer.cancel()
-    return ENDED if cpu.ended else TIME
+                time.sleep(0.05)                         # for an interrupt that nobody will raise
+            if end and time.monotonic() > end: return TIME
+    finally: over.set()
 
 # %% ../../nbs/1_preparation/62_rom.ipynb #18
 EXAMPLE = f'''exit status:
@@ -125,10 +124,14 @@ def seconds(
     return value
 
 # %% ../../nbs/1_preparation/62_rom.ipynb #20
-def parser() -> argparse.ArgumentParser:
+class OneLine(argparse.ArgumentParser):
+    "A command line that says in one line what is wrong with it."
+    def error(self, message): self.exit(2, f"{self.prog}: {message}\n")
+
+def parser() -> OneLine:
     "The command line."
-    p = argparse.ArgumentParser(prog='python -m lguest_lit.i386', epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                description='Run a ROM on a bare i386 with 16 MB, from the reset vector F000:FFF0 in real mode.')
+    p = OneLine(prog='python -m lguest_lit.i386', epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
+                description='Run a ROM on a bare i386 with 16 MB, from the reset vector F000:FFF0 in real mode.')
     p.add_argument('rom', metavar='ROM', type=Path, help='file of 64 or 128 KB; it lies below 1 MB and at the top of the address space')
     p.add_argument('--out-port', metavar='PORT[=FILE]', type=port_and_file, help='write the bytes that go to this port to standard output, or to FILE')
     p.add_argument('--max-seconds', metavar='N', type=seconds, help=f'stop after N seconds, with exit status {TIME}')
@@ -144,10 +147,11 @@ def main(
     try: machine = RomMachine(args.rom.read_bytes(), out_port=port)
     except OSError as error: p.error(f"{args.rom}: {error.strerror}")
     except ValueError as error: p.error(f"{args.rom}: {error}")
-    try: machine.out = open(name, 'wb') if name else sys.stdout.buffer
-    except OSError as error: p.error(f"{name}: {error.strerror}")
-    try: status = run_rom(machine, args.max_seconds)
-    except KeyboardInterrupt: status = 130
-    finally: machine.out.flush()
+    try:
+        machine.out = open(name, 'wb') if name else sys.stdout.buffer
+        status = run_rom(machine, args.max_seconds)
+        machine.out.flush()
+    except OSError as error: p.error(f"{name or 'standard output'}: {error.strerror}")
+    except KeyboardInterrupt: return 130
     if machine.shutdown: print(f"{args.rom}: the processor shut down: {machine.shutdown}", file=sys.stderr)
     return status
