@@ -80,10 +80,23 @@ def test_walk_without_marks_changes_nothing(m, tables, vaddr, write, user, wp):
     assert result(True) == quiet                  # and the marks change no answer
 
 
-@given(st.integers(1 << 20, 0xFFFFFFFF).map(lambda x: x & ~0xFFF), st.integers(0, 0xFFFFFFFF))
-def test_tables_outside_memory_fault(m, table, vaddr):
-    "Neither a directory nor a table beyond the end of memory is a Python error."
+@given(st.integers(1 << 20, 0xFFFFFFFF).map(lambda x: x & ~0xFFF), st.integers(0, 0xFFFFFFFF), st.booleans(), st.booleans())
+def test_tables_outside_memory_are_ones(m, table, vaddr, write, user):
+    "A directory or a table beyond the end of memory reads as ones: every page is there, and nobody's memory."
     m.cpu.restore(m.clean)
-    with pytest.raises(PageFault): walk(m.mem.u32, table, vaddr)
+    def found(cr3, pse): return walk(m.mem.u32, cr3, vaddr, write, user, True, pse)
+    assert found(table, True) == 0xFFC00000 | vaddr & 0x3FFFFF and found(table, False) == 0xFFFFF000 | vaddr & 0xFFF
     m.put(PD + (vaddr >> 22) * 4, table | 7)
-    with pytest.raises(PageFault): walk(m.mem.u32, PD, vaddr, pse=False)
+    assert found(PD, False) == 0xFFFFF000 | vaddr & 0xFFF
+
+
+@pytest.mark.parametrize('pse', (False, True))
+def test_the_engine_sees_the_same_ones(m, pse):
+    "It reads and writes through such a table; what it reads is ones, and what it writes is lost."
+    m.cpu.restore(m.clean)
+    vaddr = 0x80400000
+    m.put(PD + (vaddr >> 22) * 4, 0x40000007 | pse << 7)
+    m.go(b'\xa3' + struct.pack('<I', vaddr + 8) + b'\xa1' + struct.pack('<I', vaddr + 8) + b'\xcd\x80', 3, 2, eax=0x12345678)
+    m.cpu.engine.uc.reg_write(x86.UC_X86_REG_CR4, pse << 4)
+    m.cpu.engine.flush_tlb()
+    assert m.cpu.run() == 'halted' and m.regs['eip'] == handler(0x80) + 1 and m.regs['eax'] == 0xFFFFFFFF

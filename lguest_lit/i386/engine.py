@@ -149,7 +149,7 @@ def find_exception(
     f.IS_INT = f.ERROR + 1
     f.OLD = only([i for i in range(f.ERROR, len(a)) if a[i] == 13 and before[i] == 0xFFFFFFFF], 'the exception in flight')
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #new6840
+# %% ../../nbs/1_preparation/30_engine.ipynb #41
 AS_BITS = 1                          # CC_OP: the arithmetic flags stand in CC_SRC, bit by bit
 
 def find_flags(
@@ -167,7 +167,7 @@ def find_flags(
     f.CC_OP = only(places, 'the kind of the last operation')
 
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #new7244
+# %% ../../nbs/1_preparation/30_engine.ipynb #44
 def find_counter(
     f: Fields,
 ):
@@ -182,7 +182,7 @@ def find_counter(
     f.COUNTER = 8 * only(places, 'the counter of instructions')
 
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #41
+# %% ../../nbs/1_preparation/30_engine.ipynb #47
 @lru_cache(None)
 def calibrate() -> Fields:
     "Find every field we need in the state of the installed engine. Raises EngineError."
@@ -194,7 +194,7 @@ def calibrate() -> Fields:
     find_counter(f)
     return f
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #45
+# %% ../../nbs/1_preparation/30_engine.ipynb #51
 def peek(
     address: int, # in our own process; it need not be one
     n: int, # bytes
@@ -204,7 +204,7 @@ def peek(
         with open('/proc/self/mem', 'rb', buffering=0) as mem: return os.pread(mem.fileno(), n, address)
     except OSError: return b''
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #47
+# %% ../../nbs/1_preparation/30_engine.ipynb #53
 def find_marker(
     pointers: set, # where to look: 64 KB from each
     f: Fields,
@@ -218,7 +218,7 @@ def find_marker(
             if block[at + f.EDI * 4:at + f.EDI * 4 + 4] == other: found.add(p + at)
     return found
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #49
+# %% ../../nbs/1_preparation/30_engine.ipynb #55
 def live_address(
     uc: Uc,
     f: Fields,
@@ -235,7 +235,7 @@ def live_address(
     both = found[0] & found[1]
     return both.pop() if len(both) == 1 else None
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #53
+# %% ../../nbs/1_preparation/30_engine.ipynb #59
 _p, _u64 = ctypes.c_void_p, ctypes.c_uint64
 _RAW = dict(uc_emu_start=(_p, _u64, _u64, _u64, ctypes.c_size_t), uc_emu_stop=(_p,), uc_context_save=(_p, _p),
             uc_context_restore=(_p, _p), uc_hook_add=None, uc_hook_del=None)
@@ -250,7 +250,7 @@ def raw_functions() -> SimpleNamespace:
     raw.reg_read = ctypes.PyDLL(uclib._name)['uc_reg_read']   # too short to let other threads run meanwhile; wants ctypes objects
     return raw
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #56
+# %% ../../nbs/1_preparation/30_engine.ipynb #62
 def no_exit_polls(
     handle: int, # address of the engine's private structure
     whole: int, # bytes of a saved context
@@ -262,7 +262,7 @@ def no_exit_polls(
         raise EngineError("the engine's private flags do not lie where we look for them")
     ctypes.c_ubyte.from_address(handle + at + 50).value = 1
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #60
+# %% ../../nbs/1_preparation/30_engine.ipynb #66
 class State:
     "The CPU state of a Unicorn i386, as words: `state[f.EIP]`."
     def __init__(self,
@@ -305,7 +305,7 @@ class State:
         "How many instructions the last start has begun, if it was asked to count them."
         return self._counter.value
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #65
+# %% ../../nbs/1_preparation/30_engine.ipynb #71
 class Engine(State):
     "A Unicorn i386 over `memory`, with its CPU state as the words `state`."
     def __init__(self,

@@ -8,7 +8,9 @@ __all__ = ['picker', 'pickers', 'one_page', 'learn', 'shortcut', 'deliver']
 # %% ../../nbs/1_preparation/45_shortcut.ipynb #2
 from operator import itemgetter
 from struct import Struct
-from .traps import CR0_PG, EF_IF, EF_KEPT, EF_RF, HF_ADDSEG, HF_CS32, HF_KEPT, HF_SS32, deliver_by_the_book
+from .descriptors import INTERRUPT_GATE, TRAP_GATE
+from .paging import word
+from .traps import CR0_PG, EF_IF, EF_KEPT, EF_RF, EF_VM, HF_ADDSEG, HF_CS32, HF_KEPT, HF_SS32, deliver_by_the_book
 
 # %% ../../nbs/1_preparation/45_shortcut.ipynb #7
 def picker(
@@ -38,9 +40,11 @@ def one_page(
     u32, page = cpu.u32, linear[0] >> 12
     if page >> 20 or any(at >> 12 != page or at & 3 for at in linear): return None
     pde = (cr3 >> 12 << 10) + (page >> 10)
-    if u32[pde] & 0x81 != 1: return None                 # not there, or a page of 4 MB
+    if word(u32, pde) & 0x81 != 1: return None           # not there, or a page of 4 MB
     pte = (u32[pde] >> 12 << 10) + (page & 0x3FF)
-    return pde, pte, *((u32[pte] >> 12 << 10) + (at >> 2 & 0x3FF) for at in linear)
+    first = word(u32, pte) >> 12 << 10
+    if first >= len(u32): return None                    # where there is no memory
+    return pde, pte, *(first + (at >> 2 & 0x3FF) for at in linear)
 
 # %% ../../nbs/1_preparation/45_shortcut.ipynb #17
 def learn(
@@ -59,8 +63,9 @@ def learn(
     places = one_page(cpu, state[f.CR3], gate, gate + 4, code, code + 4, data, data + 4, stack + 4, stack)
     if not places: return
     pde, *rest, esp_at = places
-    words = itemgetter(*rest)
-    kept = EF_KEPT & ~EF_IF if u32[rest[2]] >> 8 & 0xF == 0xE else EF_KEPT
+    words, kind = itemgetter(*rest), u32[rest[2]] >> 8 & 0xF
+    if kind not in (INTERRUPT_GATE, TRAP_GATE): return
+    kept = EF_KEPT & ~EF_IF if kind == INTERRUPT_GATE else EF_KEPT
     cpu.paths[vector, cpl, soft] = (cpu.tables(cpu.engine.state_bytes), pde & 0x3FF, u32[pde], words, words(u32), esp_at, ring,
                                     bytes(cpu.engine.state_bytes[4 * f.CS:4 * f.SS + 24]), state[f.EIP], kept)
 
@@ -95,6 +100,7 @@ def shortcut(
     pa = entry & 0xFFFFF000 | top & 0xFFF
     if pa >= cpu.memory.size: return False
     flags = engine.eflags() & ~EF_RF | resume
+    if flags & EF_VM: return False                       # its frame is longer
     if error is None: _frames[5](cpu.u8, pa, eip, cs, flags, esp, ss)
     else: _frames[6](cpu.u8, pa, error, eip, cs, flags, esp, ss)
     _segments(whole, f.CS * 4, segments)
@@ -115,9 +121,9 @@ def deliver(
     "Enter the handler for `vector`, by the short way or by the book. Raises Fault or PageFault, with nothing changed."
     state, f = cpu.state, cpu.f
     if not cpu.shortcuts or not shortcut(cpu, vector, error, soft, resume):
-        cpl = state[f.HFLAGS] & 3
+        cpl, v86 = state[f.HFLAGS] & 3, state[f.EFLAGS] & EF_VM
         deliver_by_the_book(cpu, vector, error, soft, resume)
-        if cpu.shortcuts: learn(cpu, vector, soft, cpl)
+        if cpu.shortcuts and not v86: learn(cpu, vector, soft, cpl)
     ring = state[f.HFLAGS] & 3
     cpu.tally[ring][vector] += 1
     if ring and cpu.heard: cpu.heard(vector, error)
