@@ -31,6 +31,7 @@ def copy_in_guest_info(
     if host.last_guest[cpu] is not lg or lg.last_pages != pages:
         if lg.last_pages not in (None, pages): host.cpu.engine.flush_code()    # it may have rewritten itself elsewhere
         host.last_guest[cpu], lg.last_pages, lg.changed = lg, pages, CHANGED_ALL
+        host.switch_task(lg)
         host.cpu.tally[1] = lg.stats.direct
         state.host_cr3 = host.pgdir << 12
     map_switcher_in_guest(lg, pages)
@@ -132,7 +133,7 @@ def run_guest(
             if trap == LGUEST_TRAP_ENTRY: continue
             cr2 = 0
             if trap == 14: cr2 = cpu.state[cpu.f.CR2]
-            elif trap == 7: cpu.set_ts(False)
+            elif trap == 7: host.math_state_restore(lg)
             if cpu.irqs: host.take_interrupts()
             handle_trap(lg, trap, cr2)
     except GuestDead: pass

@@ -205,6 +205,7 @@ class Lguest:
         self.noirq_start = self.noirq_end = 0
         self.dma_is_pending, self.pending_dma, self.pending_key, self.dma = False, 0, 0, []
         self.dead = None
+        self.fpu = None                      # its FPU's registers, 512 bytes, while they are not in a CPU; None: it has used none
         self.tape = None
         self.gdt_a, self.gdt_b = [0] * GDT_ENTRIES, [0] * GDT_ENTRIES
         self.idt_a, self.idt_b = [0] * 64, [0] * 64

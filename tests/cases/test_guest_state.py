@@ -1,0 +1,179 @@
+"What belongs to one Guest: its FPU, its flags, the processor it is told about, its time, and its share of the Host's memory."
+import random
+
+import pytest
+from lguest_lit.host import Host
+from lguest_lit.kernel import CR0, CR4, CR4_PGE
+from lguest_lit.rewind import TimeMachine
+from lguest_lit.workbench import OneTurn, Workbench, assemble
+
+DATA = '''
+        .data
+        .balign 16
+{}
+        .section .head, "ax"'''
+VALUE = DATA.format('value: .long 0')
+ONE, PI, EMPTY = 0x3F800000, 0x40490FDB, 0xFFC00000
+
+
+def host_for(n: int, nr_cpus: int = 1) -> Host:
+    "A Host with room for `n` small Guests."
+    return Host(memory=(8 + 8 * n) << 20, nr_cpus=nr_cpus, clock=OneTurn())
+
+
+def to_call(g):
+    "Up to the next hypercall, which has not been done yet."
+    while g.turn() != 31: assert g.dead is None, g.dead
+
+
+# the FPU
+
+def test_each_guest_has_an_fpu_of_its_own():
+    with host_for(3) as host:
+        a = Workbench('fninit\n fld1\n hcall LHCALL_FLUSH_ASYNC\n fsts value' + VALUE, host=host)
+        b = Workbench('fninit\n fldpi\n hcall LHCALL_FLUSH_ASYNC\n fsts value' + VALUE, host=host)
+        for g in a, b: to_call(g)
+        for g in a, b: g.turns()
+        assert [g.word(g.pa('value')) for g in (a, b)] == [ONE, PI]
+        newcomer = Workbench('fnstsw %ax\n movzwl %ax, %esi\n fnstcw value + 4\n stmxcsr value + 8\n fsts value'
+                             + DATA.format('value: .long 0, 0, 0'), host=host)
+        newcomer.turns()
+        at = newcomer.pa('value')
+        assert newcomer.dead == 'CRASH: Power down' and newcomer.regs.esi == 0
+        assert [newcomer.word(at + 4 * i) for i in range(3)] == [EMPTY, 0x37F, 0x1F80]
+
+
+EVERYTHING = '''
+        movl  $8, %ecx
+        fninit
+1:      fildl seed                          # eight numbers, each its own
+        incl  seed
+        loop  1b
+        fstp  %st(0)                        # and one place empty
+        fldcw control
+        ldmxcsr mxcsr
+        movl  seed, %eax
+''' + ''.join(f'''
+        movd  %eax, %xmm{n}
+        pshufd $0, %xmm{n}, %xmm{n}
+        addl  $0x01010101, %eax
+''' for n in range(8)) + '''
+        fxsave before
+2:      hcall LHCALL_FLUSH_ASYNC
+        fxsave after
+        incl  %esi
+        cmpl  $12, %esi
+        jb    2b''' + DATA.format('''
+before: .fill 512, 1, 0
+after:  .fill 512, 1, 0
+control: .long {control:#x}
+mxcsr:  .long {mxcsr:#x}
+seed:   .long {seed:#x}''')
+
+
+@pytest.mark.parametrize('nr_cpus', (1, 2))
+def test_the_whole_fpu_survives_neighbours_and_moves(nr_cpus):
+    "x87 registers with their tags, control and status words, SSE registers and MXCSR."
+    rng = random.Random(nr_cpus)
+    with host_for(3, nr_cpus) as host:
+        guests = [Workbench(EVERYTHING.replace('{control:#x}', hex(0x37F - n)).replace('{mxcsr:#x}', hex(0x1F80 | n << 13))
+                            .replace('{seed:#x}', hex(0x11223344 * (n + 1))), host=host, mem='2M') for n in range(3)]
+        while alive := [g for g in guests if g.dead is None]:
+            host.use_cpu(rng.randrange(nr_cpus))
+            rng.choice(alive).turn()
+        images = []
+        for g in guests:
+            assert g.dead == 'CRASH: Power down' and g.regs.esi == 12
+            before, after = (bytes(g.mm.ram[g.pa(name):g.pa(name) + 512]) for name in ('before', 'after'))
+            assert before == after
+            images.append(before)
+        assert len(set(images)) == 3 and all(image[4] == 0x7F << 1 for image in images)        # seven registers in use
+        assert sum(g.stats.traps[7] for g in guests) > 6
+
+
+def test_a_guest_that_leaves_the_fpu_alone_never_traps():
+    with host_for(2) as host:
+        a, b = (Workbench('1: hcall LHCALL_FLUSH_ASYNC\n jmp 1b', host=host) for _ in range(2))
+        for _ in range(20):
+            for g in a, b: g.turn()
+        assert a.stats.traps[7] == b.stats.traps[7] == 0 and host.fpu_owner == [None] and a.lg.fpu is None
+
+
+def test_registers_that_nobody_wanted_are_not_loaded_again():
+    "TS was asked for, and the answer finds the registers where they were: an old image must not replace them."
+    with host_for(2) as host:
+        a = Workbench('''
+            gate  7, 7f
+            fninit
+            hcall LHCALL_FLUSH_ASYNC                # the other one comes, and our image is made
+            fld1
+            hcall LHCALL_TS, $8
+            fsts  value
+            crash power_down
+        7:  hcall LHCALL_TS, $0
+            iret''' + VALUE, host=host)
+        b = Workbench('fninit\n fldpi', host=host)
+        to_call(a); b.turns(); a.turns()
+        assert a.word(a.pa('value')) == ONE and a.dead == 'CRASH: Power down'
+
+
+def test_the_fpu_goes_back_in_time_too():
+    image = assemble('fninit\n fld1\n 1: fadd %st(0), %st(0)\n fsts value\n hcall LHCALL_FLUSH_ASYNC\n incl %esi\n cmpl $40, %esi\n jb 1b' + VALUE)
+    with TimeMachine(image, mem='4M', every=5) as machine:
+        def values():
+            seen = []
+            for moment in range(6, 40, 4):
+                machine.goto(moment)
+                seen.append(machine.hash())
+            return seen
+        there = values()
+        machine.goto(100)
+        end, machine.insn = machine.hash(), 0
+        assert values() == there and len(set(there)) == len(there)
+        assert machine.goto(100) and machine.hash() == end
+        machine.goto(7, 40), machine.goto(3), machine.goto(100)
+        assert machine.hash() == end
+
+
+# the processor as the Host kernel has set it up
+
+def test_control_registers_are_those_of_the_time():
+    with Workbench('smsw %eax\n movzwl %ax, %esi') as g:
+        g.turns()
+        now = g.host.cpu.registers()
+        assert now['cr0'] | 8 == CR0 | 8 == 0x8005003B and now['cr4'] == CR4 & ~CR4_PGE == 0x610
+        assert g.regs.esi == 0x3B                           # TS is on: it has not used the FPU
+
+
+@pytest.mark.parametrize('text, end', (
+    ('fninit\n pushl $0x37B\n fldcw (%esp)\n fldz\n fld1\n fdivp\n fwait', 'unhandled trap 16 at'),      # the error, unmasked
+    ('hcall LHCALL_TS, $8\n fwait', 'unhandled trap 7 at'),
+    ('hcall LHCALL_TS, $8\n fninit', 'unhandled trap 7 at'),
+    ('hcall LHCALL_TS, $8\n xorps %xmm0, %xmm0', 'unhandled trap 7 at'),
+    ('hcall LHCALL_TS, $8\n pxor %mm0, %mm0', 'unhandled trap 7 at'),
+    ('xorps %xmm0, %xmm0', 'CRASH: Power down'),
+    ('pxor %mm0, %mm0\n emms', 'CRASH: Power down'),
+    ('movdqa %xmm0, %xmm1', 'CRASH: Power down'),
+    ('fxsave stack_top - 1024', 'CRASH: Power down')))
+def test_fpu_errors_and_sse_are_as_on_a_686(text, end):
+    with Workbench(text) as g:
+        g.turns(50)
+        assert g.dead.startswith(end)
+
+
+def test_an_fpu_error_in_ring_3_reaches_the_guests_handler():
+    with Workbench('''
+        gate  16, 9f
+        user  1f
+    1:  fninit
+        pushl $0x37B
+        fldcw (%esp)
+        fldz
+        fld1
+        fdivp
+    2:  fwait
+        ud2
+    9:  popl  %esi
+        crash power_down''') as g:
+        g.turns(50)
+        assert g.dead == 'CRASH: Power down' and g.stats.traps[16] == 1
