@@ -150,6 +150,7 @@ class Fixes:
     gdt_checks: bool = True     # a null DS does not count as a use of GDT entry 0
     pgd_rights: bool = True     # demand_page respects RW and USER of the top-level entry too
     set_pte_present: bool = True # SET_PTE of a non-present value takes no page
+    handler_flags: bool = True  # a handler does not inherit TF, NT, RF and VM
 
     @classmethod
     def seed(cls):

@@ -2,8 +2,12 @@
 import random
 
 import pytest
+from lguest_lit.build import HERE, build
+from lguest_lit.clock import VirtualClock
 from lguest_lit.host import Host
 from lguest_lit.kernel import CR0, CR4, CR4_PGE
+from lguest_lit.launcher import Launcher
+from lguest_lit.lg import Fixes
 from lguest_lit.rewind import TimeMachine
 from lguest_lit.workbench import OneTurn, Workbench, assemble
 
@@ -177,3 +181,89 @@ def test_an_fpu_error_in_ring_3_reaches_the_guests_handler():
         crash power_down''') as g:
         g.turns(50)
         assert g.dead == 'CRASH: Power down' and g.stats.traps[16] == 1
+
+
+# flags on the way into a handler
+
+BODY = '''
+        gate {vector}, 9f, {kind}, {dpl}
+        user 1f
+1:      pushf
+        orl  ${flag:#x}, (%esp)
+        popf
+        {insn}
+        ud2
+9:      pushf
+        popl %eax
+        andl ${flag:#x}, %eax
+        movl %eax, %ss:out
+        movl $KERNEL_DS, %eax
+        movl %eax, %ds
+        {then}
+        crash power_down''' + DATA.format('out: .long 0x55')
+TF, NT = 0x100, 0x4000
+RETURNS = 'addl $4, %esp\n movl $2f, (%esp)\n iret\n2: ud2'
+
+
+@pytest.mark.parametrize('vector, kind, dpl, flag, insn, then, end', (
+    (14, '0xE', 0, NT, 'movl 4, %eax', '', 'CRASH: Power down'),
+    (14, '0xF', 0, NT, 'movl 4, %eax', '', 'CRASH: Power down'),
+    (14, '0xE', 0, NT, 'movl 4, %eax', RETURNS, 'unhandled trap 6 at'),     # back in the program, which then has its own
+    (14, '0xE', 0, TF, 'movl 4, %eax', '', 'CRASH: Power down'),
+    (13, '0xE', 0, TF | NT, 'hlt', '', 'CRASH: Power down'),
+    (6, '0xE', 0, TF | NT, 'ud2', '', 'CRASH: Power down'),
+    (128, '0xF', 3, NT, 'int $0x80', '', 'CRASH: Power down'),              # direct: by the processor
+    (1, '0xE', 0, TF, 'nop', '', 'CRASH: Power down'),
+    (1, '0xF', 0, TF, 'nop', '', 'CRASH: Power down')))
+def test_a_handler_does_not_inherit_flags(vector, kind, dpl, flag, insn, then, end):
+    # a program that traces itself gets as far as the instruction in question only if trap 1 does nothing
+    steps = '' if vector == 1 or not flag & TF else 'gate 1, 1f\n jmp 2f\n1: iret\n2:'
+    with Workbench(steps + BODY.format(**{name: value for name, value in locals().items() if name in 'vector kind dpl flag insn then'.split()})) as g:
+        g.turns(400)
+        assert g.word(g.pa('out')) == 0 and g.dead.startswith(end)
+
+
+def test_the_frame_has_the_flags_that_the_handler_has_not():
+    with Workbench(BODY.format(vector=14, kind='0xE', dpl=0, flag=NT, insn='movl 4, %eax', then='movl 12(%esp), %esi')) as g:
+        g.turns()
+        assert g.regs.esi & NT
+
+
+@pytest.mark.parametrize('fixed', (True, False))
+def test_an_interrupt_does_not_inherit_flags_either(fixed):
+    "A program that has set NT waits, and the clock ticks."
+    with Workbench('''
+            gate 32, tick
+            movl $0x200, lguest_data
+            hcall LHCALL_SET_CLOCKEVENT, $100000
+            user 1f
+    1:      pushf
+            orl  $0x4000, (%esp)
+            popf
+            jmp  .
+    tick:   pushf
+            popl %esi
+            crash power_down''', fixes=Fixes(handler_flags=fixed)) as g:
+        g.turns(400)
+        assert g.dead == 'CRASH: Power down' and bool(g.regs.esi & NT) is not fixed
+
+
+PROCESS = '''
+        .text
+        .globl start
+start:  pushfl
+        orl  $0x4000, (%esp)
+        popfl
+1:      jmp  1b
+'''
+
+
+@pytest.mark.parametrize('fixed', (True, False))
+def test_a_process_with_nt_does_not_kill_the_first_guests_kernel(fixed, tmp_path):
+    "Three instructions that need no privilege, as the first Guest's process."
+    (tmp_path/'nt.S').write_text(PROCESS)
+    (tmp_path/'nt.ld').write_bytes((HERE/'guests'/'process.ld').read_bytes())
+    with Host(memory=32 << 20, clock=VirtualClock(slice=2000, insn_ns=500)) as host, \
+         Launcher('first', args='ticks=20 hz=1000', initrd=build(tmp_path/'nt.S'), host=host, fixes=Fixes(handler_flags=fixed)) as launcher:
+        end = launcher.run(max_seconds=60)
+        assert end.reason.startswith('CRASH: Power down' if fixed else 'CRASH: trap 10 in the kernel')
