@@ -33,6 +33,7 @@ class Alarms:
     def start(self, host): "A Guest is about to run on `host`."
     def switched(self): "The Guest has come back."
     def ran(self, instructions): "It has used up a slice."
+    def tsc(self): "What RDTSC reads: nothing of ours, so the processor's own counter, in real time."
     def close(self): "No more alarms."
 
 # %% ../nbs/5_host/H020_clock.ipynb #15
@@ -46,8 +47,10 @@ class VirtualClock(Alarms):
     ):
         super().__init__()
         self.time, self.switch_ns, self.slice, self.insn_ns = now, switch_ns, slice, insn_ns
+        self.born = now
 
     def now(self) -> int: return self.time
+    def tsc(self) -> int: return self.now() - self.born          # a gigahertz
     def switched(self): self.time += self.switch_ns
     def ran(self, instructions): self.time += instructions * self.insn_ns
 
