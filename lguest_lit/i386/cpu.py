@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['NONE', 'PUSHF', 'LOADS_FLAGS', 'SHADOW', 'NMI_MASKED', 'REGISTERS', 'CODE', 'STUBS', 'STACK0', 'STACK1', 'SELECTORS',
            'guarded', 'int_length', 'shut_down_unless', 'software_interrupt', 'on_exception', 'port_access',
-           'on_invalid', 'on_fast_call', 'Block', 'on_block', 'watch_first_block', 'run', 'end_of_step', 'own_flag_off',
-           'pushed_flag_off', 'ran_hlt', 'one_instruction', 'step', 'run_to', 'let_in', 'knock', 'raise_irq',
-           'raise_nmi', 'kick', 'registers', 'load_segment', 'set_ts', 'snapshot', 'restore', 'hook_up', 'CPU',
-           'flat_memory', 'flat_machine', 'trapped']
+           'on_invalid', 'on_fast_call', 'on_cpuid', 'on_rdtsc', 'Block', 'on_block', 'watch_first_block', 'run',
+           'end_of_step', 'own_flag_off', 'pushed_flag_off', 'ran_hlt', 'one_instruction', 'step', 'run_to', 'let_in',
+           'knock', 'raise_irq', 'raise_nmi', 'kick', 'registers', 'load_segment', 'set_ts', 'snapshot', 'restore',
+           'hook_up', 'CPU', 'flat_memory', 'flat_machine', 'trapped']
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #2
 import ctypes, struct, threading
 import capstone
 from unicorn import UC_HOOK_EDGE_GENERATED, UC_HOOK_INSN, UC_HOOK_INSN_INVALID, UC_HOOK_INTR
 from unicorn import x86_const as x86
+from .cpuid import cpuid
 from .descriptors import Tss, gate, segment
 from .engine import Engine
 from .memory import PhysicalMemory
@@ -31,6 +32,7 @@ _EDGE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p
 _IN = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)
 _OUT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p)
 _FAST = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+_ASKS = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #10
 def guarded(
@@ -128,6 +130,26 @@ def on_fast_call(cpu, vector, error):
     shut_down_unless(cpu, exception(cpu, vector, error))
     state[f.EIP] = state[f.EIP] - 2 & 0xFFFFFFFF
     cpu.engine.store()
+
+# %% ../../nbs/1_preparation/50_cpu.ipynb #new3x33
+def on_cpuid(cpu, _) -> int: # 1: it has been done
+    "CPUID: our answer, not the engine's."
+    state, f = cpu.state, cpu.f
+    cpu.engine.load()
+    state[f.EAX], state[f.EBX], state[f.ECX], state[f.EDX] = cpuid(state[f.EAX])
+    cpu.engine.store()
+    return 1
+
+# %% ../../nbs/1_preparation/50_cpu.ipynb #new7x33
+def on_rdtsc(cpu, _) -> int: # 1: it has been done; 0: the engine is to do it
+    "RDTSC: the ticks are those of `cpu.tsc`, if it has one."
+    ticks = cpu.tsc and cpu.tsc()
+    if ticks is None: return 0
+    state, f = cpu.state, cpu.f
+    cpu.engine.load()
+    state[f.EAX], state[f.EDX] = ticks & 0xFFFFFFFF, ticks >> 32 & 0xFFFFFFFF
+    cpu.engine.store()
+    return 1
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #35
 class Block(ctypes.Structure):
@@ -408,13 +430,15 @@ def hook_up(cpu):
     for kind, callback in hooks: cpu.engine.hook(kind, callback)
     fast = ((x86.UC_X86_INS_SYSENTER, _FAST(guarded(cpu, lambda cpu, _: on_fast_call(cpu, GP, 0)))),
             (x86.UC_X86_INS_SYSCALL, _FAST(guarded(cpu, lambda cpu, _: on_fast_call(cpu, UD, None)))))
-    for insn, callback in ports + fast: cpu.engine.hook(UC_HOOK_INSN, callback, 1, 0, ctypes.c_int(insn))
-    cpu._callbacks = hooks, ports, fast          # the engine does not keep them alive
+    asks = ((x86.UC_X86_INS_CPUID, _ASKS(guarded(cpu, on_cpuid, 1))), (x86.UC_X86_INS_RDTSC, _ASKS(guarded(cpu, on_rdtsc, 1))))
+    for insn, callback in ports + fast + asks: cpu.engine.hook(UC_HOOK_INSN, callback, 1, 0, ctypes.c_int(insn))
+    cpu._callbacks = hooks, ports, fast, asks    # the engine does not keep them alive
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #113
 class CPU:
     "An i386 on `memory`: Unicorn's instructions and our traps."
     shortcuts = True                 # False: every delivery by the book
+    tsc = None                       # called for the ticks that RDTSC reads; None, or if it returns None: the engine's, in real time
     heard = None                     # called with vector and error code when a handler outside ring 0 has been entered
     translate, deliver = translate, deliver
     run, step, run_to, raise_irq, raise_nmi, kick = run, step, run_to, raise_irq, raise_nmi, kick

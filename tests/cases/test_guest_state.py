@@ -5,10 +5,13 @@ import pytest
 from lguest_lit.build import HERE, build
 from lguest_lit.clock import VirtualClock
 from lguest_lit.host import Host
+from lguest_lit.i386.cpu import CPU, flat_machine, trapped
+from lguest_lit.i386.cpuid import FEATURES, cpuid
 from lguest_lit.kernel import CR0, CR4, CR4_PGE
 from lguest_lit.launcher import Launcher
 from lguest_lit.lg import Fixes
 from lguest_lit.rewind import TimeMachine
+from lguest_lit.trace import record
 from lguest_lit.workbench import OneTurn, Workbench, assemble
 
 DATA = '''
@@ -267,3 +270,113 @@ def test_a_process_with_nt_does_not_kill_the_first_guests_kernel(fixed, tmp_path
          Launcher('first', args='ticks=20 hz=1000', initrd=build(tmp_path/'nt.S'), host=host, fixes=Fixes(handler_flags=fixed)) as launcher:
         end = launcher.run(max_seconds=60)
         assert end.reason.startswith('CRASH: Power down' if fixed else 'CRASH: trap 10 in the kernel')
+
+
+# CPUID: one table, whatever the engine
+
+def test_cpuid_is_ours():
+    with Workbench('''
+            movl  $leaves, %ebp
+            movl  $out, %edi
+            cld
+    1:      movl  (%ebp), %eax
+            movl  $0xDEAD, %ecx                 # a subleaf, which no leaf of ours has
+            cpuid
+            stosl
+            movl  %ebx, %eax
+            stosl
+            movl  %ecx, %eax
+            stosl
+            movl  %edx, %eax
+            stosl
+            addl  $4, %ebp
+            cmpl  $out, %ebp
+            jb    1b''' + DATA.format('leaves: .long 0, 1, 2, 4, 7, 0xB, 0x40000000, 0x80000000, 0x80000001, 0x80000002, 0x8000000A, 0xFFFFFFFF\nout: .fill 48, 4, 0')) as g:
+        leaves = [g.word(g.pa('leaves') + 4 * i) for i in range(12)]
+        g.turns()
+        said = {leaf: tuple(g.word(g.pa('out') + 16 * n + 4 * i) for i in range(4)) for n, leaf in enumerate(leaves)}
+        assert g.dead == 'CRASH: Power down' and said == {leaf: cpuid(leaf) for leaf in leaves}
+
+
+@pytest.mark.parametrize('ring', (1, 3))
+@pytest.mark.parametrize('live', (True, False))
+def test_cpuid_and_rdtsc_in_the_middle_of_flags(ring, live):
+    "They change no flag, whichever way the engine's state is reached."
+    code = bytes.fromhex('31c0' '40' 'f9' '0fa2' '0f31' '9c' '59' 'f4')         # xor eax, eax; inc eax; stc; cpuid; rdtsc; pushf; pop ecx; hlt
+    cpu = flat_machine(code, ring, cpu=lambda memory: CPU(memory, live))
+    cpu.tsc = lambda: 7 << 32 | 9
+    assert cpu.run() == 'halted' and trapped(cpu) == 13
+    now = cpu.registers()
+    assert (now['edx'], now['eax'], now['ecx'] & 0x8D5) == (7, 9, 1)
+
+
+PROMISED = {0: 'fld1', 4: 'rdtsc', 8: 'cmpxchg8b (%esp)', 15: 'cmovz %eax, %ebx\n fcmovb %st(1), %st(0)\n fcomi %st(1)', 23: 'paddb %mm0, %mm1\n emms',
+            24: 'fxsave stack_top - 1024\n fxrstor stack_top - 1024', 25: 'addps %xmm0, %xmm1\n prefetchnta (%esp)\n sfence',
+            26: 'addpd %xmm0, %xmm1\n movnti %eax, (%esp)\n lfence\n mfence\n pause'}
+
+
+@pytest.mark.parametrize('bit', [bit for bit in range(32) if FEATURES >> bit & 1])
+def test_every_feature_that_cpuid_promises_runs(bit):
+    with Workbench(PROMISED[bit]) as g:
+        g.turns()
+        assert g.dead == 'CRASH: Power down'
+
+
+@pytest.mark.parametrize('insn, trap', (('sysenter', 13), ('rdmsr', 13), ('wrmsr', 13), ('movl %cr4, %eax', 13), ('rdpmc', 6), ('monitor', 6),
+                                        ('rdtscp', 6), ('rdrand %eax', 6), ('rdseed %eax', 6), ('rdpid %eax', 6), ('syscall', 6), ('vmcall', 6)))
+def test_what_cpuid_does_not_promise_is_refused(insn, trap):
+    "Above all whatever would bring time or chance of its own into a Guest."
+    with Workbench(insn, ecx=0x10) as g:
+        g.turns()
+        assert g.dead.startswith(f'unhandled trap {trap} at')
+
+
+# RDTSC
+
+def test_virtual_time_has_a_virtual_tsc():
+    with Workbench('1: rdtsc\n movl %eax, %esi\n rdtsc\n movl %eax, %edi\n hcall LHCALL_FLUSH_ASYNC\n jmp 1b') as g:
+        before, clock = 0, g.host.clock
+        for _ in range(20):
+            to_call(g)
+            assert before <= g.regs.esi <= g.regs.edi <= clock.now() - VirtualClock().now()
+            before = g.regs.edi
+        assert before > 0 and g.data.tsc_khz == 0
+
+
+def test_virtual_tsc_goes_on_in_a_guest_that_stays():
+    "A loop that waits for the counter comes to its end."
+    with Workbench('rdtsc\n addl $1000000, %eax\n movl %eax, %esi\n1: rdtsc\n cmpl %esi, %eax\n jb 1b') as g:
+        g.turns(400)
+        assert g.dead == 'CRASH: Power down'
+
+
+def test_real_time_has_the_real_tsc():
+    with Host(memory=16 << 20) as host, Launcher(assemble('rdtsc\n movl %eax, %esi\n movl %edx, %edi'), mem='4M', host=host) as launcher:
+        assert launcher.run(max_seconds=60).reason == 'CRASH: Power down'
+        regs = launcher.file.lg.regs
+        assert regs.edi << 32 | regs.esi > 1 << 32 and host.cpu.tsc() is None
+
+
+DECIDES = '''
+        movl  $30, %esi
+1:      rdtsc
+        movl  %eax, out(, %esi, 4)
+        testl $0x800, %eax
+        jz    2f
+        hcall LHCALL_FLUSH_ASYNC                    # a detour, for those who come at an odd time
+2:      hcall LHCALL_FLUSH_ASYNC
+        decl  %esi
+        jnz   1b''' + DATA.format('out: .fill 31, 4, 0')
+
+
+def test_a_life_that_decides_by_rdtsc_is_the_same_each_time():
+    image = assemble(DECIDES)
+    assert len({record(image, mem='4M').hash() for _ in range(3)}) == 1
+    with TimeMachine(image, mem='4M', every=7) as machine:
+        seen, ends = [], []
+        for _ in range(3):
+            machine.goto(20)
+            seen.append((machine.hash(), machine.goto(20, 30), machine.registers()['eax']))
+            machine.goto(1 << 20)
+            ends.append((machine.now, machine.hash(), machine.lg.dead))
+        assert len(set(seen)) == len(set(ends)) == 1 and ends[0][2] == 'CRASH: Power down'
