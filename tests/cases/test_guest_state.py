@@ -380,3 +380,39 @@ def test_a_life_that_decides_by_rdtsc_is_the_same_each_time():
             machine.goto(1 << 20)
             ends.append((machine.now, machine.hash(), machine.lg.dead))
         assert len(set(seen)) == len(set(ends)) == 1 and ends[0][2] == 'CRASH: Power down'
+
+
+# an NMI on the way
+
+def nmi_after(n: int):
+    "An NMI after `n` instructions of a Guest's last stay, through all four worlds, and what became of it; None if it was over before."
+    with Workbench("""
+            gate 128, call, 0xF, 3
+            hcall LHCALL_FLUSH_ASYNC
+            user program
+    program: movl $7, %esi
+            int  $0x80                              # direct
+            ud2
+    call:   movl $8, %edi
+            iret""") as g:
+        while g.regs.eax != 0: to_call(g)                   # FLUSH_ASYNC: the next stay is the one
+        cpu, hit = g.host.cpu, []
+
+        def run(*args, **kw):
+            del cpu.run
+            for _ in range(n):
+                if cpu.run(1) == 'halted': return 'halted'
+            hit.append(n)
+            cpu.raise_nmi()
+            return cpu.run(*args, **kw)
+        cpu.run = run
+        g.turns(20)
+        return (g.dead[:20], g.regs.esi, g.regs.edi, cpu.nmi) if hit else None
+
+
+def test_an_nmi_may_come_at_any_instruction():
+    n = 0
+    while (end := nmi_after(n)) is not None:
+        assert end == ('unhandled trap 6 at ', 7, 8, False), n
+        n += 1
+    assert n > 60
