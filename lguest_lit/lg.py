@@ -151,6 +151,7 @@ class Fixes:
     pgd_rights: bool = True     # demand_page respects RW and USER of the top-level entry too
     set_pte_present: bool = True # SET_PTE of a non-present value takes no page
     handler_flags: bool = True  # a handler does not inherit TF, NT, RF and VM
+    reclaim: bool = True        # a Guest dies for want of a shadow page only where no other has many
 
     @classmethod
     def seed(cls):

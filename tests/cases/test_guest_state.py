@@ -416,3 +416,72 @@ def test_an_nmi_may_come_at_any_instruction():
         assert end == ('unhandled trap 6 at ', 7, 8, False), n
         n += 1
     assert n > 60
+
+
+# its share of the Host's memory
+
+MODEST = '''
+        movl  $0x3FE007, 0xC03FF004         # one page, at 4 MB
+        movl  $20, %esi
+1:      hcall LHCALL_FLUSH_ASYNC
+        decl  %esi
+        jnz   1b
+        movl  0x400000, %eax'''
+GREEDY = '''
+        movl  $768, %ecx                    # the whole user half leads to one table
+1:      movl  $0x3FE007, 0xC03FF000 - 4(, %ecx, 4)
+        loop  1b
+        movl  $0, %ebp
+2:      movl  $0, %esi
+3:      movl  (%esi), %eax                  # touch it everywhere
+        addl  $0x400000, %esi
+        cmpl  $0xC0000000, %esi
+        jb    3b
+        incl  %ebp                          # and again in another address space
+        cld
+        movl  $0xC03FF000, %esi
+        movl  %ebp, %edi
+        shll  $12, %edi
+        addl  $0xC0200000, %edi
+        movl  $1024, %ecx
+        rep movsl
+        movl  %ebp, %edx
+        shll  $12, %edx
+        addl  $0x200000, %edx
+        hcall LHCALL_NEW_PGTABLE
+        cmpl  $12, %ebp
+        jb    2b'''
+OUT_OF_MEMORY = 'out of memory allocating pte page'
+
+
+@pytest.mark.parametrize('fixed', (True, False))
+def test_a_modest_guest_does_not_die_of_anothers_appetite(fixed):
+    with Host(memory=16 << 20, clock=OneTurn()) as host:
+        before, fixes = list(host.mem.refs), Fixes(reclaim=fixed)
+        modest, greedy = Workbench(MODEST, host=host, fixes=fixes), Workbench(GREEDY, host=host, fixes=fixes)
+        for _ in range(10): modest.turn()
+        while greedy.dead is None and host.mem.in_use < host.mem.nframes: greedy.turn()
+        modest.turns(200)
+        assert modest.dead == ('CRASH: Power down' if fixed else OUT_OF_MEMORY)
+        greedy.turns(40_000)
+        assert greedy.dead == ('CRASH: Power down' if fixed else OUT_OF_MEMORY)
+        for g in modest, greedy: g.close()
+        assert host.mem.refs == before
+
+
+def test_a_guest_that_must_give_its_tables_back_keeps_its_stack():
+    "The greedy one has a program that makes system calls: the processor itself pushes on the kernel's stack."
+    with Host(memory=9 << 20, clock=OneTurn()) as host:        # less than two slots' worth
+        greedy = Workbench('gate 128, call, 0xF, 3\n' + GREEDY.replace('cmpl  $12', 'cmpl  $3') + '''
+            movl $0, %edi
+            user program
+    program: int $0x80
+            movl (%edi), %eax
+            addl $0x400000, %edi
+            cmpl $0x40000000, %edi
+            jb   program
+            ud2
+    call:   incl %ss:count
+            iret''' + DATA.format('count: .long 0'), host=host)
+        while greedy.dead is None: greedy.turn()
+        assert greedy.dead.startswith('unhandled trap 6') and greedy.word(greedy.pa('count')) >= 256
