@@ -8,10 +8,10 @@ from lguest_lit.host import Host
 from lguest_lit.i386.cpu import CPU, flat_machine, trapped
 from lguest_lit.i386.cpuid import FEATURES, cpuid
 from lguest_lit.kernel import CR0, CR4, CR4_PGE
-from lguest_lit.launcher import Launcher
+from lguest_lit.launcher import Launcher, LauncherError
 from lguest_lit.lg import Fixes
 from lguest_lit.rewind import TimeMachine
-from lguest_lit.trace import record
+from lguest_lit.trace import Recorder, Recording, develop, record, relive
 from lguest_lit.workbench import OneTurn, Workbench, assemble
 
 DATA = '''
@@ -485,3 +485,48 @@ def test_a_guest_that_must_give_its_tables_back_keeps_its_stack():
             iret''' + DATA.format('count: .long 0'), host=host)
         while greedy.dead is None: greedy.turn()
         assert greedy.dead.startswith('unhandled trap 6') and greedy.word(greedy.pa('count')) >= 256
+
+
+# a recorded life, lived again
+
+def again(recording, *args, **kwargs):
+    "Record it once more, as long as it was."
+    with relive(recording, *args, **kwargs) as machine:
+        with Recorder(machine.lg) as tape: machine.run_to(int(recording.events['switch'][-1]))
+        return develop(tape, machine.launcher, **{name: recording.meta[name] for name in ('args', 'seed', 'clock', 'slice', 'insn_ns', 'initrd')
+                                                  if name in recording.meta})
+
+
+@pytest.mark.parametrize('kwargs', (dict(), dict(slice=700, insn_ns=900), dict(fixes=Fixes.seed()), dict(mem='8M', seed=7)))
+def test_a_recording_in_virtual_time_can_be_lived_again(kwargs, tmp_path):
+    recording = record('first', args='ticks=12 hz=1000', until=400, **kwargs)
+    recording.save(tmp_path/'life.lgt')
+    assert again(Recording.load(tmp_path/'life.lgt')).hash() == recording.hash()
+
+
+def test_also_that_of_another_image_and_of_a_process(tmp_path):
+    image = assemble(DECIDES)
+    recording = record(image, mem='4M')
+    assert again(recording, image).hash() == recording.hash()
+    with pytest.raises(ValueError, match='which one was it'): relive(recording)
+    with pytest.raises(ValueError, match='another image'): relive(recording, 'first')
+    disk = tmp_path/'disk'
+    disk.write_bytes(b'no program')
+    with_disk = record(image, mem='4M', initrd=disk)
+    assert again(with_disk, image, initrd=disk).hash() == with_disk.hash()
+    with pytest.raises(ValueError, match='with an initrd'): relive(with_disk, image)
+    with pytest.raises(ValueError, match='another initrd'): relive(recording, image, initrd=disk)
+
+
+def test_a_recording_in_real_time_says_why_not(tmp_path):
+    with Launcher('first', args='ticks=3 hz=1000', mem='8M') as launcher:
+        with Recorder(launcher.file.lg) as tape: launcher.run(max_seconds=60)
+        recording = develop(tape, launcher, args='ticks=3 hz=1000', seed=0, clock='wall')
+    with pytest.raises(ValueError, match='real time'): relive(recording)
+
+
+@pytest.mark.parametrize('change', (dict(args=None), dict(memory='much'), dict(memory=0), dict(seed=[]), dict(fixes=None), dict(slice='x'), dict(slice=0), dict(insn_ns=-5), dict(args=['a', 3])))
+def test_a_recording_that_lies_about_its_life_is_refused(change):
+    recording = record('first', args='ticks=1', until=5)
+    lie = Recording(recording.events, recording.changes, recording.data, recording.meta | change)
+    with pytest.raises((ValueError, LauncherError)): relive(lie).close()
