@@ -37,6 +37,7 @@ class Alarms:
     def ran(self, instructions): "The budget has been used up, in the middle of a stay."
     def passed(self, instructions): "So many instructions have been begun."
     def switched(self): "The Guest has come back."
+    def tsc(self, begun): "What RDTSC reads: nothing of ours, so the processor's own counter, in real time."
     def close(self): "No more alarms."
 
 # %% ../nbs/5_host/H020_clock.ipynb #15
@@ -50,8 +51,10 @@ class VirtualClock(Alarms):
     ):
         super().__init__()
         self.time, self.switch_ns, self.slice, self.insn_ns = now, switch_ns, slice, insn_ns
+        self.born = now
 
     def now(self) -> int: return self.time
+    def tsc(self, begun): return self.now() - self.born + begun * self.insn_ns
     def switched(self): self.time += self.switch_ns
     def passed(self, instructions): self.time += instructions * self.insn_ns
     def ran(self, instructions): self.passed(instructions)
@@ -65,7 +68,7 @@ class VirtualClock(Alarms):
         if self.next is not None: self.time = max(self.time, self.next)
         else: time.sleep(0.01)
 
-# %% ../nbs/5_host/H020_clock.ipynb #28
+# %% ../nbs/5_host/H020_clock.ipynb #30
 class WallClock(Alarms):
     "Real time; a thread interrupts the CPU at each alarm, and a hundred times a second in any case."
     def __init__(self, hz: int = 100):

@@ -34,6 +34,7 @@ def copy_in_guest_info(
     if host.last_guest[cpu] is not lg or lg.last_pages != pages:
         if lg.last_pages not in (None, pages): host.cpu.engine.flush_code()    # it may have rewritten itself elsewhere
         host.last_guest[cpu], lg.last_pages, lg.changed = lg, pages, CHANGED_ALL
+        host.switch_task(lg)
         host.cpu.tally[1] = lg.stats.direct
         state.host_cr3 = host.pgdir << 12
     map_switcher_in_guest(lg, pages)
@@ -46,7 +47,7 @@ def copy_in_guest_info(
         elif changed & CHANGED_GDT_TLS: copy_gdt_tls(lg, state.guest_gdt)
         lg.changed = 0
 
-# %% ../nbs/5_host/H030_run_guest.ipynb #new7814
+# %% ../nbs/5_host/H030_run_guest.ipynb #15
 def take_away(
     lg: Lguest, # a Guest that does not let the Host's timer in
 ):
@@ -59,7 +60,7 @@ def take_away(
     kill_guest(lg, f"interrupts are off at {now['eip']:#x}")
 
 
-# %% ../nbs/5_host/H030_run_guest.ipynb #15
+# %% ../nbs/5_host/H030_run_guest.ipynb #18
 def run_guest_once(
     lg: Lguest, # the Guest
     pages: int, # virtual address of this CPU's two pages
@@ -81,7 +82,7 @@ def run_guest_once(
     if why != 'halted' or state[f.EIP] != host.symbols['run_guest_once_done']: host.check(why, 'run_guest_once_done')
     lg.stats.world_switches += 1
 
-# %% ../nbs/5_host/H030_run_guest.ipynb #23
+# %% ../nbs/5_host/H030_run_guest.ipynb #26
 def set_ts(
     lg: Lguest, # a Guest that has asked for it
 ):
@@ -89,14 +90,14 @@ def set_ts(
     cpu = lg.host.cpu
     if not cpu.state[cpu.f.CR0] & 8: cpu.set_ts(True)
 
-# %% ../nbs/5_host/H030_run_guest.ipynb #29
+# %% ../nbs/5_host/H030_run_guest.ipynb #35
 def fail(
     number: int, # errno
 ):
     "Raise what a system call that fails with this errno looks like [facts 3.2]."
     raise OSError(number, os.strerror(number))
 
-# %% ../nbs/5_host/H030_run_guest.ipynb #32
+# %% ../nbs/5_host/H030_run_guest.ipynb #38
 def handle_trap(
     lg: Lguest, # the Guest, stopped
     trap: int,  # vector
@@ -118,7 +119,7 @@ def handle_trap(
     if not deliver_trap(lg, trap):
         kill_guest(lg, f'unhandled trap {trap} at {regs.eip:#x} ({cr2 if trap == 14 else regs.errcode:#x})')
 
-# %% ../nbs/5_host/H030_run_guest.ipynb #40
+# %% ../nbs/5_host/H030_run_guest.ipynb #46
 def run_guest(
     lg: Lguest, # the Guest
 ) -> tuple: # ('dma', address, key)
@@ -150,7 +151,7 @@ def run_guest(
                 if trap == LGUEST_TRAP_ENTRY: continue
                 cr2 = 0
                 if trap == 14: cr2 = cpu.state[cpu.f.CR2]
-                elif trap == 7: cpu.set_ts(False)
+                elif trap == 7: host.math_state_restore(lg)
                 if cpu.irqs: host.take_interrupts()
                 handle_trap(lg, trap, cr2)
     except GuestDead: pass

@@ -65,6 +65,7 @@ class Host(Kernel):
         self.guests, self.dma_bindings, self.last_guest = [None] * 16, [], [None] * nr_cpus
         self.switcher_pages, self.switcher_pte_pages, self.states = [], [], []
         self.signal_pending = self.cpu_had_pge = False
+        for mine in self.percpu: mine.cpu.tsc = lambda begun: self.clock.tsc(begun)
         init(self)
 
     def close(self):

@@ -8,6 +8,7 @@ __all__ = ['maybe_do_interrupt', 'clockdev_fn', 'guest_set_clockevent', 'init_cl
 # %% ../nbs/5_host/H200_maybe_do_interrupt.ipynb #3
 from struct import pack_into
 
+from .i386.traps import EF_KEPT
 from .page_tables import pin_stack_pages
 from .lg import (CHANGED_IDT, EFLAGS_IF, FIRST_EXTERNAL_VECTOR, GUEST_PL, IDT_ENTRIES, KERNEL_CS, LGUEST_CS,
                            LGUEST_IRQS, LGUEST_TRAP_ENTRY, SYSCALL_VECTOR, Lguest, guest_pa, kill_guest, lgwrite_u32, signed)
@@ -113,6 +114,7 @@ def set_guest_interrupt(
     if has_err: gstack = push_guest_stack(lg, gstack, regs.errcode)
     regs.ss, regs.esp = ss, gstack + lg.page_offset & 0xFFFFFFFF
     regs.cs, regs.eip = KERNEL_CS | GUEST_PL, idt_address(lo, hi)
+    if lg.fixes.handler_flags: regs.eflags &= EF_KEPT
     if lg.tape: lg.tape.diverted(idt_type(lo, hi) == 0xE)
     if data is not None and idt_type(lo, hi) == 0xE: data.irq_enabled = 0
 

@@ -150,6 +150,8 @@ class Fixes:
     gdt_checks: bool = True     # a null DS does not count as a use of GDT entry 0
     pgd_rights: bool = True     # demand_page respects RW and USER of the top-level entry too
     set_pte_present: bool = True # SET_PTE of a non-present value takes no page
+    handler_flags: bool = True  # a handler does not inherit TF, NT, RF and VM
+    reclaim: bool = True        # a Guest dies for want of a shadow page only where no other has many
 
     @classmethod
     def seed(cls):
@@ -205,6 +207,7 @@ class Lguest:
         self.noirq_start = self.noirq_end = 0
         self.dma_is_pending, self.pending_dma, self.pending_key, self.dma = False, 0, 0, []
         self.dead = None
+        self.fpu = None                      # its FPU's registers, 512 bytes, while they are not in a CPU; None: it has used none
         self.tape = None
         self.gdt_a, self.gdt_b = [0] * GDT_ENTRIES, [0] * GDT_ENTRIES
         self.idt_a, self.idt_b = [0] * 64, [0] * 64

@@ -25,7 +25,7 @@ from .lg import Lguest, LguestData
 
 # %% ../nbs/7_mastery/20_time_travel.ipynb #8
 PLAIN = ('halted ts next_hcall esp1 ss1 stack_pages break_out changed last_pages pgdidx noirq_start noirq_end dma_is_pending pending_dma '
-         'pending_key dead gdt_a gdt_b idt_a idt_b syscall_idt irqs_pending lguest_data_pa').split()
+         'pending_key dead fpu gdt_a gdt_b idt_a idt_b syscall_idt irqs_pending lguest_data_pa').split()
 FIXED = 'host mem mm guestid owner fixes pfn_limit page_offset memory_end regs_page regs tape'.split()   # the same all its life
 OWN_WAY = 'lguest_data pgdirs dma stats'.split()
 
@@ -82,7 +82,7 @@ def keep_host(
 ) -> dict:
     "A copy of what the Host remembers apart from its Guests."
     cpu, mem, clock = host.cpu, host.mem, host.clock
-    return dict(time=clock.time, alarms=dict(clock.alarms), next=clock.next, dice=host.rng.getstate(), last_guest=list(host.last_guest),
+    return dict(time=clock.time, alarms=dict(clock.alarms), next=clock.next, dice=host.rng.getstate(), last_guest=list(host.last_guest), fpu_owner=list(host.fpu_owner),
                 refs=list(mem.refs), free=list(mem._free), never_used=mem._never_used, irqs=list(cpu.irqs), nmi=cpu.nmi,
                 tally=[list(t) for t in cpu.tally], engine=cpu.engine.save())
 
@@ -95,7 +95,7 @@ def put_host(
     cpu, mem, clock = host.cpu, host.mem, host.clock
     clock.time, clock.alarms, clock.next = kept['time'], dict(kept['alarms']), kept['next']
     host.rng.setstate(kept['dice'])
-    host.last_guest[:], host.signal_pending = kept['last_guest'], False
+    host.last_guest[:], host.fpu_owner[:], host.signal_pending = kept['last_guest'], kept['fpu_owner'], False
     mem.refs[:], mem._free, mem._never_used = kept['refs'], list(kept['free']), kept['never_used']
     cpu.irqs, cpu.nmi, cpu.shutdown, cpu._kicked = list(kept['irqs']), kept['nmi'], None, False
     for ring, counts in zip(cpu.tally, kept['tally']): ring[:] = counts

@@ -7,9 +7,9 @@ __all__ = ['TRACKS', 'HOST', 'SWITCHER', 'KERNEL', 'USER', 'Kind', 'KINDS', 'SOU
            'NUMBER', 'WHAT', 'VECTORS', 'WHAT_NAMES', 'FORMAT', 'VERSION', 'TROUBLES', 'EXPORTS', 'Tape', 'bytes_at',
            'DoorTape', 'DiversionTape', 'TableTape', 'HostTape', 'listen', 'Recorder', 'rows', 'register_changes',
            'frame_changes', 'arrays', 'TraceError', 'need', 'code_name', 'Recording', 'place', 'details', 'frame',
-           'image_facts', 'facts', 'develop', 'record', 'registers_at', 'shadow_at', 'thrown_away', 'columns',
-           'to_bytes', 'write_file', 'check_header', 'read_array', 'read_table', 'check_numbers', 'load', 'spread',
-           'pieces', 'instant', 'names', 'chrome_trace', 'changes_frame', 'export']
+           'image_facts', 'facts', 'develop', 'conditions', 'record', 'relive', 'registers_at', 'shadow_at',
+           'thrown_away', 'columns', 'to_bytes', 'write_file', 'check_header', 'read_array', 'read_table',
+           'check_numbers', 'load', 'spread', 'pieces', 'instant', 'names', 'chrome_trace', 'changes_frame', 'export']
 
 # %% ../nbs/7_mastery/10_recording.ipynb #3
 import hashlib, importlib, io, json, os, zipfile, zlib
@@ -20,10 +20,10 @@ from struct import Struct
 
 import numpy as np
 
-from .build import symbols
+from .build import image_path, symbols
 from .i386.paging import PRESENT
-from .launcher import Launcher
-from .lg import HCALL_NAMES, LGUEST_TRAP_ENTRY, REGS_OFFSET, SWITCHER_ADDR, SYSCALL_VECTOR, Lguest, LguestData, LguestRegs
+from .launcher import BUILT_IN, PAGE, Launcher
+from .lg import Fixes, HCALL_NAMES, LGUEST_TRAP_ENTRY, REGS_OFFSET, SWITCHER_ADDR, SYSCALL_VECTOR, Lguest, LguestData, LguestRegs
 from .rewind import TimeMachine
 
 # %% ../nbs/7_mastery/10_recording.ipynb #7
@@ -570,6 +570,15 @@ def develop(
     known = facts(tape.lg) | (image_facts(launcher) if launcher else {})
     return Recording(*arrays(tape), bytes(tape.data), known | more)
 
+# %% ../nbs/7_mastery/10_recording.ipynb #new2x66
+def conditions(
+    arguments: dict, # of a TimeMachine, by name
+) -> dict:
+    "What a recording must remember of them: the clock's prices, and a fingerprint of the initrd."
+    kept = {name: arguments[name] for name in ('slice', 'insn_ns') if name in arguments}
+    if arguments.get('initrd') is not None: kept['initrd'] = hashlib.sha256(Path(arguments['initrd']).read_bytes()).hexdigest()
+    return kept
+
 # %% ../nbs/7_mastery/10_recording.ipynb #67
 def record(
     image: str | Path | bytes = 'first', # as for Launcher
@@ -582,7 +591,31 @@ def record(
     "Run a Guest from its first instruction, in virtual time, and record it. A switch here is the TimeMachine's with the same arguments."
     with TimeMachine(image, args, mem, seed, every=1 << 32, **kwargs) as machine:
         with Recorder(machine.lg) as tape: machine.run_to(until)
-        return develop(tape, machine.launcher, args=args, seed=seed, clock='virtual')
+        return develop(tape, machine.launcher, args=args, seed=seed, clock='virtual', **conditions(kwargs))
+
+# %% ../nbs/7_mastery/10_recording.ipynb #new6x74
+def relive(
+    recording: Recording,
+    image: str | Path | bytes = None, # the Guest's, if it is none of ours
+    **kwargs                          # more for TimeMachine; `initrd`, if there was one
+) -> TimeMachine:
+    "The life in a recording, from the start, alive. ValueError says why it can't be lived again."
+    meta = recording.meta
+    if meta.get('clock') != 'virtual': raise ValueError('this life was recorded in real time, which does not come again; record() records in virtual time')
+    if image is None: image = next((name for name in BUILT_IN if hashlib.sha256(image_path(name).read_bytes()).hexdigest() == meta.get('sha256')), None)
+    if image is None: raise ValueError('this life was not that of a built-in image: which one was it?')
+    given = conditions(kwargs).get('initrd')
+    if given != meta.get('initrd'): raise ValueError('this life began with another initrd' if given else 'this life began with an initrd: which one?')
+    prices = {name: meta[name] for name in ('slice', 'insn_ns') if name in meta}
+    try:
+        if not all(type(price) is int and price > 0 for price in prices.values()): raise TypeError(f'a clock with {prices}')
+        fixes = Fixes(**{name: name in meta['fixes'] and bool(meta['fixes'][name]) for name in vars(Fixes())})    # what it does not name was not mended yet
+        machine = TimeMachine(image, meta['args'], meta['memory'] - PAGE, meta['seed'], fixes=fixes, **prices | kwargs)
+    except (KeyError, TypeError) as e: raise ValueError(f'the recording does not say how this life was lived: {e}') from None
+    if hashlib.sha256(machine.launcher.image).hexdigest() != meta['sha256']:
+        machine.close()
+        raise ValueError('this life was that of another image')
+    return machine
 
 # %% ../nbs/7_mastery/10_recording.ipynb #73
 def registers_at(

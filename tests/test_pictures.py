@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lguest_lit.pictures.base import bit_fields, module, rule, script
+from lguest_lit.pictures.base import HERE, bit_fields, module, packed, rule, script
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,6 +23,31 @@ def test_bits_can_be_turned(show):
     page.get_by_label('value').fill('f0')
     page.get_by_label('value').press('Enter')
     assert rows() == [['low 0–3', '0x0', '0x0'], ['rest 4–31', '0xf', '0x10']]
+
+
+EVIL = '<!--<script>', '</script><script>document.title = "taken"</script>', '<img src=x onerror="document.title=1">', '&lt;b&gt; ]]>'
+
+
+@pytest.mark.parametrize('evil', EVIL)
+def test_text_from_anywhere_stays_text(show, evil):
+    "Title, label, names and meanings, in a short state (JSON) and in a long one (packed)."
+    for filler in '', 'x' * 3000:
+        page = show(bit_fields([(evil, [(0, 3)], {5: evil}), ('rest', [(4, 31)], {0: filler})], 5, title=evil))
+        assert page.locator('tbody tr').first.inner_text().startswith(evil) and page.title() == evil
+
+
+@pytest.mark.parametrize('evil', EVIL)
+def test_no_state_can_end_or_hide_its_script(evil):
+    for text in evil, evil * 300:
+        assert '<' not in packed({'data': text, text: [text]})
+        html = bit_fields([(text, [(0, 3)], {5: text})], 5, title=text).fragment()
+        assert len(re.findall('(?i)<script', html)) == len(re.findall('(?i)</script', html)) == 1 and '<!--' not in html
+
+
+def test_the_modules_themselves_have_nothing_of_the_kind():
+    for path in HERE.glob('*.js'):
+        if path.stem in ('common', 'static'): continue
+        assert not re.search('(?i)<!--|</?script', script(path.stem)), path.name
 
 
 @pytest.mark.parametrize('scheme', ['light', 'dark'])

@@ -8,6 +8,7 @@ from guests import PAGE_OFFSET, dma, guest, hypercall, string_at
 from lguest_lit import core
 from lguest_lit.clock import VirtualClock
 from lguest_lit.host import Host
+from lguest_lit.kernel import CR0_TS
 from lguest_lit.launcher import Launcher
 from lguest_lit.lg import (GDT_ENTRY_KERNEL_CS, GDT_ENTRY_KERNEL_DS, GDT_ENTRY_TSS, LGUEST_TRAP_ENTRY, LHCALL_CRASH,
                            LHCALL_FLUSH_ASYNC, LHCALL_LOAD_GDT, LHCALL_LOAD_IDT_ENTRY, LHCALL_LOAD_TLS, LHCALL_SEND_DMA)
@@ -70,6 +71,7 @@ def snapshot(host):
     "Whatever must be the same after a round trip. The Host gave up EAX, EBX, ECX, EDX, ESI and EDI when it called."
     now = host.cpu.registers()
     kept = {name: now[name] for name in 'esp ebp cs ss ds es fs gs cr0 cr3 cr4 eflags'.split()}
+    kept['cr0'] &= ~CR0_TS                                  # which is on while the FPU is not the Guest's
     gdt = bytearray(memory_at(host, host.gdt, 256))
     gdt[8*GDT_ENTRY_TSS + 5] &= ~BUSY
     idt, tss = memory_at(host, host.idt, 2048), memory_at(host, host.tss, 104)

@@ -7,12 +7,12 @@ __all__ = ['ICEBP', 'INT3', 'INT', 'INTO', 'LONG_INTS', 'STEP', 'BLOCK', 'ENDS',
            'LOADS_FLAGS', 'POP_SS', 'MOV_SEG', 'IN_SS', 'PREFIXES', 'REP', 'STRING', 'COMPARES', 'NMI_MASKED',
            'REGISTERS', 'CODE', 'STUBS', 'STACK0', 'STACK1', 'SELECTORS', 'guarded', 'note_int', 'int_length',
            'shut_down_unless', 'software_interrupt', 'ends_block', 'straight', 'fetch_fault', 'fetch_ahead',
-           'flags_as_bits', 'on_exception', 'stood_in', 'unknown_to_engine', 'on_invalid', 'on_fast_call', 'Block',
-           'come_back', 'on_block', 'wake', 'count_for_ever', 'many_instructions', 'ends_in_time', 'one_block', 'stay',
-           'run', 'instruction', 'end_of_step', 'own_flag_off', 'pushed_flag_off', 'looks_again', 'one_instruction',
-           'step', 'run_to', 'let_in', 'masked', 'stop_engine', 'insist', 'knock', 'raise_irq', 'raise_nmi', 'kick',
-           'registers', 'load_segment', 'set_ts', 'snapshot', 'restore', 'hook_up', 'CPU', 'flat_memory',
-           'flat_machine', 'trapped']
+           'flags_as_bits', 'on_exception', 'stood_in', 'unknown_to_engine', 'on_invalid', 'on_fast_call', 'on_cpuid',
+           'on_rdtsc', 'Block', 'come_back', 'on_block', 'wake', 'count_for_ever', 'many_instructions', 'ends_in_time',
+           'one_block', 'stay', 'run', 'instruction', 'end_of_step', 'own_flag_off', 'pushed_flag_off', 'looks_again',
+           'one_instruction', 'step', 'run_to', 'let_in', 'masked', 'stop_engine', 'insist', 'knock', 'raise_irq',
+           'raise_nmi', 'kick', 'registers', 'load_segment', 'set_ts', 'snapshot', 'restore', 'hook_up', 'CPU',
+           'flat_memory', 'flat_machine', 'trapped']
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #2
 import ctypes, re, struct, threading, time
@@ -20,6 +20,7 @@ import capstone
 from unicorn import UC_ERR_FETCH_PROT, UC_HOOK_EDGE_GENERATED, UC_HOOK_INSN, UC_HOOK_INSN_INVALID, UC_HOOK_INTR
 from unicorn import x86_const as x86
 from .absent import nobody, read_physical
+from .cpuid import cpuid
 from .descriptors import Tss, gate, segment
 from .engine import AS_BITS, Engine
 from .guard import HLT, decoder_of, guard, look_on, stand_in
@@ -39,6 +40,7 @@ _IN = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes
 _OUT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p)
 _BLOCK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p)
 _FAST = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+_ASKS = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #10
 def guarded(
@@ -232,11 +234,31 @@ def on_fast_call(cpu, vector, error):
     cpu.engine.store()
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #46
+def on_cpuid(cpu, _) -> int: # 1: it has been done
+    "CPUID: our answer, not the engine's."
+    state, f = cpu.state, cpu.f
+    cpu.engine.load()
+    state[f.EAX], state[f.EBX], state[f.ECX], state[f.EDX] = cpuid(state[f.EAX])
+    cpu.engine.store()
+    return 1
+
+# %% ../../nbs/1_preparation/50_cpu.ipynb #50
+def on_rdtsc(cpu, _) -> int: # 1: it has been done; 0: the engine is to do it
+    "RDTSC: the ticks are those of `cpu.tsc`, if it has one."
+    ticks = cpu.tsc and cpu.tsc(cpu.begun + cpu.engine.begun)
+    if ticks is None: return 0
+    state, f = cpu.state, cpu.f
+    cpu.engine.load()
+    state[f.EAX], state[f.EDX] = ticks & 0xFFFFFFFF, ticks >> 32 & 0xFFFFFFFF
+    cpu.engine.store()
+    return 1
+
+# %% ../../nbs/1_preparation/50_cpu.ipynb #54
 class Block(ctypes.Structure):
     "What the engine tells of a block it has just translated."
     _fields_ = [('pc', ctypes.c_uint64), ('icount', ctypes.c_uint16), ('size', ctypes.c_uint16)]
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #49
+# %% ../../nbs/1_preparation/50_cpu.ipynb #57
 CODE_BUDGET = 512 << 10              # bytes of a program's code; the engine makes up to a thousand bytes of one
 
 def come_back(cpu):
@@ -260,7 +282,7 @@ def on_block(cpu, current, _previous, _user):
     held = cpu.state[cpu.f.HFLAGS] & 3 and guard(cpu, code, block.pc, block.icount)
     if held or longer: come_back(cpu)
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #52
+# %% ../../nbs/1_preparation/50_cpu.ipynb #60
 _FIRST_STEPS = b'\xeb\x00\xf4'                            # jmp 1f; 1: hlt
 
 def wake(cpu):
@@ -274,7 +296,7 @@ def wake(cpu):
     cpu.state[cpu.f.EIP] = 0
     engine.store()
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #55
+# %% ../../nbs/1_preparation/50_cpu.ipynb #63
 def _linear(cpu, offset=0):
     "EIP, or so many bytes behind it, as a linear address."
     return cpu.state[cpu.f.CS + 2] + cpu.state[cpu.f.EIP] + offset & 0xFFFFFFFF
@@ -285,7 +307,7 @@ def _byte(cpu, offset=0):
     except PageFault: return None
     return cpu.u8[pa] if pa < cpu.memory.size else 0xFF
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #58
+# %% ../../nbs/1_preparation/50_cpu.ipynb #66
 def _fetch(cpu, linear, size):
     "The bytes at a linear address, as far as they are mapped."
     out = b''
@@ -297,14 +319,14 @@ def _fetch(cpu, linear, size):
     except PageFault: pass
     return out
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #62
+# %% ../../nbs/1_preparation/50_cpu.ipynb #70
 def count_for_ever(cpu):
     "From now on the engine counts, whether anybody asks or not."
     cpu._unlimited = 1 << 40
     cpu.engine.flush_code()
 
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #63
+# %% ../../nbs/1_preparation/50_cpu.ipynb #71
 def many_instructions(
     cpu,
     limit: int, # instructions; 0: none
@@ -326,7 +348,7 @@ def many_instructions(
     elif not state[f.HFLAGS] & 3 and cpu._byte(-1) == HLT: return 'halted'
 
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #66
+# %% ../../nbs/1_preparation/50_cpu.ipynb #74
 def ends_in_time(
     cpu,
     left: int, # instructions that may still begin, 2 or more
@@ -342,7 +364,7 @@ def one_block(cpu) -> str: # as `many_instructions`
     finally: cpu._stepping = None
 
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #69
+# %% ../../nbs/1_preparation/50_cpu.ipynb #77
 def stay(
     cpu,
     count: int, # instructions; 0: no limit
@@ -384,7 +406,7 @@ def run(
         return stay(cpu, count, held)
 
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #74
+# %% ../../nbs/1_preparation/50_cpu.ipynb #82
 def _broken(cpu, error):
     "The engine gave up: an error of ours goes on, one of its own shuts the processor down."
     if cpu._error: ours, cpu._error = cpu._error, None; raise ours
@@ -393,7 +415,7 @@ def _broken(cpu, error):
         return cpu.engine.store()
     cpu.shutdown = f'the engine stopped with error {error} at {cpu.state[cpu.f.EIP]:#x}'
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #83
+# %% ../../nbs/1_preparation/50_cpu.ipynb #91
 PUSHF, LOADS_FLAGS = 0x9C, (0x9D, 0xCF)
 POP_SS, MOV_SEG, IN_SS = 0x17, 0x8E, 2       # mov ss: the register field says which
 PREFIXES = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3))
@@ -401,7 +423,7 @@ REP, STRING = (0xF2, 0xF3), frozenset((*range(0xA4, 0xA8), *range(0xAA, 0xB0)))
 COMPARES = (0xA6, 0xA7, 0xAE, 0xAF)
 
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #86
+# %% ../../nbs/1_preparation/50_cpu.ipynb #94
 def instruction(
     cpu,
 ) -> tuple: # prefixes, opcode
@@ -419,7 +441,7 @@ def instruction(
         code = code[insn.size:]
 
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #88
+# %% ../../nbs/1_preparation/50_cpu.ipynb #96
 def end_of_step(
     cpu,
     vector: int,
@@ -433,7 +455,7 @@ def end_of_step(
     return ours
 
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #91
+# %% ../../nbs/1_preparation/50_cpu.ipynb #99
 def own_flag_off(
     cpu,
     loaded: bool = False, # has the program just loaded EFLAGS?
@@ -444,14 +466,14 @@ def own_flag_off(
     state[f.HFLAGS] &= ~HF_TF
     cpu.engine.store()
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #94
+# %% ../../nbs/1_preparation/50_cpu.ipynb #102
 def pushed_flag_off(cpu):
     "PUSHF has pushed the trap flag that is ours: take it off the stack."
     state, f = cpu.state, cpu.f
     esp = state[f.ESP] + 1 & (0xFFFFFFFF if state[f.HFLAGS] & HF_SS32 else 0xFFFF)
     cpu.u8[cpu.translate(state[f.SS + 2] + esp & 0xFFFFFFFF, mark=False)] &= 0xFE
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #96
+# %% ../../nbs/1_preparation/50_cpu.ipynb #104
 def looks_again(
     cpu,
     at: int, # EIP before the step
@@ -469,7 +491,7 @@ def looks_again(
     return opcode not in COMPARES or zf == (0xF3 in prefixes)
 
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #99
+# %% ../../nbs/1_preparation/50_cpu.ipynb #107
 def one_instruction(cpu) -> str: # 'halted', 'shutdown', or None: look again
     "One instruction, by the processor's own trap flag. A trap in it is delivered and ends the step."
     engine, state, f = cpu.engine, cpu.state, cpu.f
@@ -496,12 +518,12 @@ def one_instruction(cpu) -> str: # 'halted', 'shutdown', or None: look again
     return 'shutdown' if cpu.shutdown else None if cpu._ended else 'halted'
 
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #101
+# %% ../../nbs/1_preparation/50_cpu.ipynb #109
 def step(cpu) -> str: # as `run`
     "Run one instruction."
     return cpu.run(count=1)
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #104
+# %% ../../nbs/1_preparation/50_cpu.ipynb #112
 def run_to(
     cpu,
     eip: int, # where to stop, before the instruction there
@@ -513,7 +535,7 @@ def run_to(
         if (why := cpu.step()) != 'count': return why
     return 'count'
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #108
+# %% ../../nbs/1_preparation/50_cpu.ipynb #116
 NMI_MASKED = 4                       # in the word behind the hidden flags
 
 def let_in(cpu) -> bool:
@@ -529,7 +551,7 @@ def let_in(cpu) -> bool:
     cpu.engine.store()
     return True
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #111
+# %% ../../nbs/1_preparation/50_cpu.ipynb #119
 def masked(cpu) -> bool:
     "Are interrupts off outside ring 0, for longer than the shadow of an instruction?"
     state, f = cpu.state, cpu.f
@@ -537,7 +559,7 @@ def masked(cpu) -> bool:
     return not state[f.EFLAGS] & EF_IF
 
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #114
+# %% ../../nbs/1_preparation/50_cpu.ipynb #122
 def stop_engine(
     cpu,
     message, # called without arguments, to leave it
@@ -570,7 +592,7 @@ def knock(
     else: threading.Thread(target=insist, args=(cpu, looks), daemon=True).start()
 
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #116
+# %% ../../nbs/1_preparation/50_cpu.ipynb #124
 def raise_irq(cpu, vector: int):
     "An interrupt line goes up; safe to call from another thread."
     knock(cpu, lambda: cpu.irqs.append(vector))
@@ -579,12 +601,12 @@ def raise_nmi(cpu):
     "The line that cannot be masked; safe to call from another thread."
     knock(cpu, lambda: setattr(cpu, 'nmi', True))
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #119
+# %% ../../nbs/1_preparation/50_cpu.ipynb #127
 def kick(cpu):
     "Make `run` return soon, between two instructions; safe to call from another thread."
     knock(cpu, lambda: setattr(cpu, '_kicked', True))
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #123
+# %% ../../nbs/1_preparation/50_cpu.ipynb #131
 REGISTERS = ('eax', 'ecx', 'edx', 'ebx', 'esp', 'ebp', 'esi', 'edi', 'eip', 'cs', 'ss', 'ds', 'es', 'fs', 'gs', 'cr0', 'cr2', 'cr3', 'cr4')
 
 def registers(cpu) -> dict:
@@ -594,7 +616,7 @@ def registers(cpu) -> dict:
     values['eflags'] = cpu.engine.eflags()
     return values
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #126
+# %% ../../nbs/1_preparation/50_cpu.ipynb #134
 def load_segment(
     cpu,
     name: str, # 'cs' to 'gs', or 'tr'
@@ -614,7 +636,7 @@ def load_segment(
     if name == 'tr': cpu.u8[cpu.translate(state[f.GDTR] + (selector & 0xFFF8) + 5, write=True)] |= 2
     cpu.engine.store()
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #129
+# %% ../../nbs/1_preparation/50_cpu.ipynb #137
 def set_ts(
     cpu,
     on: bool = True,
@@ -626,12 +648,12 @@ def set_ts(
     state[f.HFLAGS] = state[f.HFLAGS] | HF_TS if on else state[f.HFLAGS] & ~HF_TS
     cpu.engine.store()
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #132
+# %% ../../nbs/1_preparation/50_cpu.ipynb #140
 def snapshot(cpu) -> tuple:
     "CPU and memory as they are now."
     return cpu.engine.save(), cpu.memory.snapshot(), list(cpu.irqs), cpu.nmi, cpu.shutdown
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #135
+# %% ../../nbs/1_preparation/50_cpu.ipynb #143
 def restore(
     cpu,
     saved: tuple, # from `snapshot`
@@ -643,7 +665,7 @@ def restore(
     cpu.engine.restore(engine)
     cpu.irqs = list(irqs)
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #138
+# %% ../../nbs/1_preparation/50_cpu.ipynb #146
 def hook_up(cpu):
     "Have the engine call all of these."
     nobody(cpu.engine, cpu.memory.size, 1 << 32)
@@ -654,17 +676,19 @@ def hook_up(cpu):
     for kind, callback in hooks: cpu.engine.hook(kind, callback)
     fast = ((x86.UC_X86_INS_SYSENTER, _FAST(guarded(cpu, lambda cpu, _: on_fast_call(cpu, GP, 0)))),
             (x86.UC_X86_INS_SYSCALL, _FAST(guarded(cpu, lambda cpu, _: on_fast_call(cpu, UD, None)))))
-    for insn, callback in ports + fast: cpu.engine.hook(UC_HOOK_INSN, callback, 1, 0, ctypes.c_int(insn))
-    cpu._callbacks = hooks, ports, fast          # the engine does not keep them alive
+    asks = ((x86.UC_X86_INS_CPUID, _ASKS(guarded(cpu, on_cpuid, 1))), (x86.UC_X86_INS_RDTSC, _ASKS(guarded(cpu, on_rdtsc, 1))))
+    for insn, callback in ports + fast + asks: cpu.engine.hook(UC_HOOK_INSN, callback, 1, 0, ctypes.c_int(insn))
+    cpu._callbacks = hooks, ports, fast, asks    # the engine does not keep them alive
     look = look_on(cpu)
     cpu._look = _BLOCK(guarded(cpu, lambda cpu, address, *_: look(address)))
     wake(cpu)
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #140
+# %% ../../nbs/1_preparation/50_cpu.ipynb #148
 class CPU:
     "An i386 on `memory`: Unicorn's instructions and our traps."
     shortcuts = True                 # False: every delivery by the book
     keeps_open = False               # True: its kernel sees to it that interrupts are never off outside ring 0
+    tsc = None                       # called with the instructions begun, for the ticks that RDTSC reads; None, or if it returns None: the engine's, in real time
     heard = None                     # called with vector and error code when a handler outside ring 0 has been entered
     translate, deliver = translate, deliver
     run, step, run_to, raise_irq, raise_nmi, kick = run, step, run_to, raise_irq, raise_nmi, kick
@@ -700,7 +724,7 @@ class CPU:
     def port_out(self, port: int, size: int, value: int):
         "What an allowed OUT does: nothing is listening."
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #144
+# %% ../../nbs/1_preparation/50_cpu.ipynb #152
 CODE, STUBS, STACK0, STACK1 = 0x20000, 0x18000, 0x30000, 0x34000
 SELECTORS = {0: (0x08, 0x10), 1: (0x19, 0x21), 3: (0x2B, 0x33)}
 
@@ -721,7 +745,7 @@ def flat_memory(
     mem.write(0x11000, struct.pack('<1024I', *(n << 12 | 7 if n << 12 < size else 0 for n in range(1024))))
     return mem
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #146
+# %% ../../nbs/1_preparation/50_cpu.ipynb #154
 def flat_machine(
     code: bytes, # what to run, placed at 0x20000
     ring: int = 0, # 0, 1 or 3
@@ -739,7 +763,7 @@ def flat_machine(
     cpu.engine.store()
     return cpu
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #149
+# %% ../../nbs/1_preparation/50_cpu.ipynb #157
 def trapped(
     cpu: CPU,
 ) -> int: # vector, or None

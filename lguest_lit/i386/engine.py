@@ -269,6 +269,7 @@ class State:
         live: bool = True, # look for the live state; False works on copies
     ):
         self.f, self.uc = calibrate(), Uc(UC_ARCH_X86, UC_MODE_32)
+        self.uc.ctl_set_cpu_model(x86.UC_CPU_X86_QEMU64)
         self.handle, raw = ctypes.c_void_p(ctypes.cast(self.uc._uch, ctypes.c_void_p).value), raw_functions()
         self.start, self.stop, self._save, self._restore, self._reg_read = raw.emu_start, raw.emu_stop, raw.context_save, raw.context_restore, raw.reg_read
         self._hook_add, self._hook_del = raw.hook_add, raw.hook_del

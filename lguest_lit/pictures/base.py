@@ -36,7 +36,7 @@ def packed(
     "The state as JavaScript: the JSON itself, or, when it is long, a string of base64 over deflate."
     text = json.dumps(state, separators=(',', ':'))
     if len(text) > 2000: text = json.dumps(base64.b64encode(zlib.compress(text.encode(), 9)).decode())
-    return text.replace('</', '<\\/')     # or it could end the script that it stands in
+    return text.replace('<', '\\u003c')     # or it could end the script that it stands in, or hide the end
 
 # %% ../../nbs/7_mastery/30_pictures.ipynb #15
 def script(

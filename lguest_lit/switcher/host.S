@@ -9,6 +9,7 @@
  * must look twice at every store into a page that holds some.)
  */
 #define KERNEL_DS		0x68		/* GDT entry 13, ring 0: the Host's data and stack */
+#define CR0_TS			8		/* the next use of the FPU traps */
 
 	.text
 	.globl host_code_start
@@ -123,6 +124,32 @@ host_idt_entries:
 	OOPSES	17, 17, 1
 	OOPSES	18, 31
 	COUNTS	32, 255
+
+/* The FPU's registers are too many to be moved at each change of tasks, so they stay in the CPU until another task
+ * asks for them by using them, which traps while TS is set. unlazy_fpu: the task whose they are gives them up.
+ */
+	.globl unlazy_fpu
+unlazy_fpu:
+	clts					/* or fxsave would trap itself */
+	fxsave	fpu_image
+	movl	%cr0, %eax
+	orl	$CR0_TS, %eax
+	movl	%eax, %cr0
+	hlt
+	.globl unlazy_fpu_done
+unlazy_fpu_done:
+	jmp	unlazy_fpu
+
+/* math_state_restore: another one gets its own back, and no more traps. */
+	.globl math_state_restore
+math_state_restore:
+	clts
+	fxrstor	fpu_image
+	hlt
+	.globl math_state_restore_done
+math_state_restore_done:
+	jmp	math_state_restore
+
 	.globl host_code_end
 host_code_end:
 
@@ -150,5 +177,11 @@ host_oops_error:
 	.globl host_irq_count
 host_irq_count:
 	.fill	256, 4, 0
+
+/* The registers of the FPU, MMX and SSE on their way in or out. fxsave wants a multiple of 16. */
+	.balign	16
+	.globl fpu_image
+fpu_image:
+	.fill	512, 1, 0
 	.globl host_data_end
 host_data_end:

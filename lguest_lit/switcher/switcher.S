@@ -13,7 +13,8 @@
  * the Guest's own registers (page 0), and page 1 has become read-only: a Guest which could edit its GDT would be
  * the Host.
  *
- * Built with -DJUNE_2007 you get the form of that June; without it, the one that was repaired that autumn (2.6.23).
+ * Built with -DJUNE_2007 you get the form of that June; without it, the one that was repaired that autumn (2.6.23),
+ * and once more here, for the sake of NMIs.
  */
 #include "switcher.h"
 
@@ -48,8 +49,15 @@ switch_to_guest:
 	movl	%edx, %esp
 
 	/* The Guest's descriptor tables. The segment registers keep what they have cached from the Host's. */
+#ifdef JUNE_2007
+	/* An NMI between these two finds the Host's gate, and with it the Host's CS, in the Guest's GDT: ring 1 there. */
 	lgdt	PAGES_GUEST_GDT_DESC(%eax)
 	lidt	PAGES_GUEST_IDT_DESC(%eax)
+#else
+	/* Gates first: they lead to LGUEST_CS, which is in either GDT. */
+	lidt	PAGES_GUEST_IDT_DESC(%eax)
+	lgdt	PAGES_GUEST_GDT_DESC(%eax)
+#endif
 
 	/* The TSS tells the CPU which stack to take when the Guest is interrupted. Loading it makes the CPU write
 	 * "busy" into the Guest's GDT; soon that page is read-only, so it has to be now. */
