@@ -157,14 +157,15 @@ def stack_top(
 ) -> tuple:   # (linear address, 24 bytes)
     "The six words on top of the stack, where a frame of the processor's is; zeroes where nothing is mapped."
     state, f = cpu.state, cpu.f
-    mask = 0xFFFFFFFF if state[f.HFLAGS] & HF_SS32 else 0xFFFF
-    base, esp = state[f.SS + 2], state[f.ESP] & mask
-    at = base + esp & 0xFFFFFFFF
-    top = bytes_at(cpu, at, 24) if esp <= mask - 24 else b''
-    if len(top) == 24: return at, top
-    words = [base + (esp + 4 * n & mask) for n in range(6)]
+    base, esp = state[f.SS + 2], state[f.ESP]
+    if state[f.HFLAGS] & HF_SS32:
+        at = base + esp & 0xFFFFFFFF
+        top = bytes_at(cpu, at, 24)
+        if len(top) < 24: top += bytes_at(cpu, at + len(top) & 0xFFFFFFFF, 24 - len(top))     # perhaps in the next page
+        return at, top.ljust(24, b'\0')
+    words = [base + (esp + 4 * n & 0xFFFF) for n in range(6)]
     places = [word + i & 0xFFFFFFFF for word in words for i in range(4)]
-    return at, b''.join(bytes_at(cpu, place, 1) or b'\0' for place in places)
+    return words[0] & 0xFFFFFFFF, b''.join(bytes_at(cpu, place, 1) or b'\0' for place in places)
 
 # %% ../nbs/7_mastery/10_recording.ipynb #21
 class DoorTape(Tape):
