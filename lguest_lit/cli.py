@@ -19,7 +19,7 @@ from .i386.engine import EngineError
 from .kernel import HostError
 from .launcher import BUILT_IN, Launcher, LauncherError, parse_memory
 from .lg import HCALL_NAMES
-from .trace import EXPORTS, Recorder, TraceError, develop, export, load, to_bytes, write_file
+from .trace import EXPORTS, Recorder, TraceError, develop, exported, load, to_bytes, write_file
 
 # %% ../nbs/4_launcher/20_command_line.ipynb #7
 def printable(
@@ -223,8 +223,10 @@ def export_trace(
 ) -> int:
     "Turn a recording into what the user asked for; returns the exit code. TraceError, OutputError."
     out = a.output or str(Path(a.file).with_suffix(EXPORTS[a.to]))
-    data = export(load(a.file), a.to, a.changes)
-    if out == '-': console_writer(sys.stdout.buffer)(data)
+    data = exported(load(a.file), a.to, a.changes)
+    if out == '-':
+        write = console_writer(sys.stdout.buffer)
+        for piece in data: write(piece)
     elif os.path.realpath(out) == os.path.realpath(a.file): raise TraceError(f'{out} is the recording itself: name another file with -o')
     else: write_file(out, data)
     return 0

@@ -19,7 +19,7 @@ from unicorn import UC_HOOK_CODE, UC_HOOK_MEM_WRITE
 
 from .clock import VirtualClock
 from .host import Host
-from .i386.cpu import REGISTERS
+from .i386.cpu import REGISTERS, count_for_ever
 from .launcher import Launcher, check_memory, parse_memory
 from .lg import Lguest, LguestData
 

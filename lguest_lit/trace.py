@@ -4,25 +4,33 @@
 
 # %% auto #0
 __all__ = ['TRACKS', 'HOST', 'SWITCHER', 'KERNEL', 'USER', 'Kind', 'KINDS', 'SOURCES', 'WHATS', 'EVENT', 'CHANGE', 'REGISTERS',
-           'NUMBER', 'WHAT', 'VECTORS', 'WHAT_NAMES', 'FORMAT', 'VERSION', 'TROUBLES', 'EXPORTS', 'Tape', 'bytes_at',
-           'DoorTape', 'DiversionTape', 'TableTape', 'HostTape', 'listen', 'Recorder', 'rows', 'register_changes',
-           'frame_changes', 'arrays', 'TraceError', 'need', 'code_name', 'Recording', 'place', 'details', 'frame',
-           'image_facts', 'facts', 'develop', 'conditions', 'record', 'relive', 'registers_at', 'shadow_at',
-           'thrown_away', 'columns', 'to_bytes', 'write_file', 'check_header', 'read_array', 'read_table',
-           'check_numbers', 'load', 'spread', 'pieces', 'instant', 'names', 'chrome_trace', 'changes_frame', 'export']
+           'NUMBER', 'WHAT', 'MOST', 'VECTORS', 'WHAT_NAMES', 'HEADER', 'MADE_BY', 'FORMAT', 'VERSION', 'MEMBERS',
+           'FACTS', 'NEEDED', 'EXPORTS', 'PERFETTO', 'PIECE', 'Tape', 'bytes_at', 'stack_top', 'DoorTape',
+           'DiversionTape', 'TableTape', 'HostTape', 'listen', 'Recorder', 'rows', 'register_changes', 'frame_changes',
+           'arrays', 'TraceError', 'need', 'code_name', 'Recording', 'place', 'details', 'frame', 'printed',
+           'image_facts', 'facts', 'develop', 'record', 'registers_at', 'shadow_at', 'thrown_away', 'columns',
+           'to_bytes', 'write_file', 'check_end', 'check_members', 'read_member', 'parse_header', 'check_header',
+           'check_facts', 'read_array', 'read_table', 'check_numbers', 'check_text', 'read_recording', 'load',
+           'bytes_named', 'reason_not_to_live', 'live_again', 'spread', 'pieces', 'instant', 'names', 'chrome_rows',
+           'chrome_rest', 'chrome_trace', 'changes_frame', 'event_rows', 'change_rows', 'as_json', 'as_csv',
+           'as_parquet', 'exported', 'export']
 
 # %% ../nbs/7_mastery/10_recording.ipynb #3
-import hashlib, importlib, io, json, os, zipfile, zlib
+import csv, hashlib, heapq, importlib, io, json, os, re, zipfile
 from collections import namedtuple
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from struct import Struct
 
 import numpy as np
+import unicorn
 
-from .build import image_path, symbols
+from . import __version__
+from .build import SymbolError, symbols
 from .i386.paging import PRESENT
-from .launcher import BUILT_IN, PAGE, Launcher
+from .i386.traps import HF_SS32
+from .launcher import BUILT_IN, Launcher, LauncherError, read_file
 from .lg import Fixes, HCALL_NAMES, LGUEST_TRAP_ENTRY, REGS_OFFSET, SWITCHER_ADDR, SYSCALL_VECTOR, Lguest, LguestData, LguestRegs
 from .rewind import TimeMachine
 
@@ -76,6 +84,9 @@ _CR2, _RING_STATUS = LguestData.cr2.offset, LguestData.hcall_status.offset
 _call = Struct('<3I16xI').unpack_from                       # EBX, ECX, EDX; EAX
 _KIND_AT, _ANSWER, _ANSWER_OF_FAULT = (EVENT.itemsize - EVENT.fields[name][1] for name in ('kind', 'd', 'c'))   # bytes before the end of an event
 
+MOST = 1 << 29    # bytes of a recording's arrays, at most
+_NEARLY = MOST - (64 << 20)    # a turn of the Host adds less than the difference
+
 class Tape:
     "Notes about one Guest, as they are taken: events, changes, pictures of the register page, text."
     def __init__(self,
@@ -86,6 +97,12 @@ class Tape:
         self.now, self.stats, self.u32 = lg.host.clock.now, lg.stats, lg.mem.u32
         self.raw, self.changes, self.pages, self.owners, self.data = bytearray(), bytearray(), bytearray(), [], bytearray()
         self.frames, self.depths, self.known, self.switchers = bytearray(), [], dict(gdt={}, idt={}), [0] * 4
+
+    @property
+    def full(self) -> bool:
+        "Could what is noted fill a recording? A word of a picture or frame is four bytes, and at most a change of thirteen."
+        words = len(self.pages) + len(self.frames)
+        return len(self.raw) + len(self.changes) + len(self.data) + 4 * words > _NEARLY
 
     def event(self, kind: int, track: int, code: int = 0, a: int = 0, b: int = 0, c: int = 0, d: int = 0):
         "Something happens. Changes noted from now on are its."
@@ -134,11 +151,28 @@ def bytes_at(
     pa = lower & 0xFFFFF000 | linear & 0xFFF
     return bytes(cpu.u8[pa:pa + most]) if lower & PRESENT else b''
 
-# %% ../nbs/7_mastery/10_recording.ipynb #21
+# %% ../nbs/7_mastery/10_recording.ipynb #22
+def stack_top(
+    cpu,      # a CPU in the Guest
+) -> tuple:   # (linear address, 24 bytes)
+    "The six words on top of the stack, where a frame of the processor's is; zeroes where nothing is mapped."
+    state, f = cpu.state, cpu.f
+    base, esp = state[f.SS + 2], state[f.ESP]
+    if state[f.HFLAGS] & HF_SS32:
+        at = base + esp & 0xFFFFFFFF
+        top = bytes_at(cpu, at, 24)
+        if len(top) < 24: top += bytes_at(cpu, at + len(top) & 0xFFFFFFFF, 24 - len(top))     # perhaps in the next page
+        return at, top.ljust(24, b'\0')
+    words = [base + (esp + 4 * n & 0xFFFF) for n in range(6)]
+    places = [word + i & 0xFFFFFFFF for word in words for i in range(4)]
+    return words[0] & 0xFFFFFFFF, b''.join(bytes_at(cpu, place, 1) or b'\0' for place in places)
+
+# %% ../nbs/7_mastery/10_recording.ipynb #24
 class DoorTape(Tape):
     "Notes of world switches, traps and hypercalls."
     def enter(self):
         "The registers are as the Guest will have them, and the Switcher is next. [H:030]"
+        if self.full: return self.take_out()
         lg, slot = self.lg, self.lg.pgdidx
         pgdir = lg.pgdirs[slot]
         enabled, blocked = _get2(self.ram, lg.lguest_data_pa) if lg.lguest_data is not None else (0, 0)
@@ -147,6 +181,10 @@ class DoorTape(Tape):
         if entry != self.switchers[slot]: self.switcher(slot, entry)
         self.owners.append(len(self.raw))
         self.pages += self.page
+
+    def take_out(self):
+        "No more of this. The Guest does not notice."
+        self.lg.tape = None
 
     def switcher(self, slot: int, entry: int):
         "The Switcher has got its place in a shadow table. [H:480]"
@@ -173,13 +211,11 @@ class DoorTape(Tape):
 
     def direct(self, cpu, vector: int, error: int):
         "The processor has entered the Guest's own handler. [H:240]"
-        state, f, has_error = cpu.state, cpu.f, error is not None
-        at = state[f.SS + 2] + state[f.ESP] & 0xFFFFFFFF
-        frame = bytes_at(cpu, at, 24)
-        if len(frame) < 24: frame += bytes_at(cpu, at + len(frame) & 0xFFFFFFFF, 24 - len(frame))
+        if self.full: return self.take_out()
+        state, f, has_error, (at, frame) = cpu.state, cpu.f, error is not None, stack_top(cpu)
         eip, cs = _get2(frame, 4 * has_error)
         n = (3 if cs & 3 == state[f.HFLAGS] & 3 else 5) + has_error
-        self.event(_DIRECT, _USER if cs & 3 == 3 else _KERNEL, vector, error or 0, eip, state[f.EIP], state[f.ESP])
+        self.event(_DIRECT, _USER if cs & 3 == 3 else _KERNEL, vector, error or 0, eip, state[f.EIP], at)
         self.frames += frame[:4 * n]
         self.depths.append(n)
 
@@ -187,9 +223,9 @@ class DoorTape(Tape):
         "The Guest asks for something. [H:120]"
         if regs is self.lg.regs:
             ebx, ecx, edx, eax = _call(self.page)
-            self.host(_HYPERCALL, eax if eax < 0xFFFF else 0xFFFF, edx, ebx, ecx, eax)
+            self.host(_HYPERCALL, min(eax, 0xFFFF), edx, ebx, ecx, eax)
             self.call = len(self.raw)
-        else: self.host(_RING, regs.eax if regs.eax < 0xFFFF else 0xFFFF, regs.edx, regs.ebx, regs.ecx, self.lg.next_hcall - 1 & 63)
+        else: self.host(_RING, min(regs.eax, 0xFFFF), regs.edx, regs.ebx, regs.ecx, self.lg.next_hcall - 1 & 63)
 
     def taken(self, place: int):
         "A place of the ring is free again: 0xFF in its status byte. [H:120]"
@@ -203,7 +239,7 @@ class DoorTape(Tape):
         self.owners.append(self.call)
         self.pages += self.page
 
-# %% ../nbs/7_mastery/10_recording.ipynb #24
+# %% ../nbs/7_mastery/10_recording.ipynb #27
 class DiversionTape(DoorTape):
     "Notes of what the Host makes the Guest do, and of what it leaves in lguest_data."
     def interrupt(self, irq: int, pending: int):
@@ -241,7 +277,7 @@ class DiversionTape(DoorTape):
         self.host(_EMULATE, opcode, self.lg.regs.eip)
         self.registers()
 
-# %% ../nbs/7_mastery/10_recording.ipynb #28
+# %% ../nbs/7_mastery/10_recording.ipynb #31
 class TableTape(DiversionTape):
     "Notes of what becomes of the shadow tables."
     def demand_page(self, vaddr: int, errcode: int):
@@ -282,7 +318,7 @@ class TableTape(DiversionTape):
         self.host(_NEW_PAGETABLE, slot, cr3, self.lg.pgdidx)
         if slot != self.lg.pgdidx: self.change('slot', 0, self.lg.pgdidx, slot)
 
-# %% ../nbs/7_mastery/10_recording.ipynb #32
+# %% ../nbs/7_mastery/10_recording.ipynb #35
 class HostTape(TableTape):
     "Notes of descriptors, of what goes in and out, of sleep and death."
     def gdt(self, first: int, end: int):
@@ -294,7 +330,7 @@ class HostTape(TableTape):
     def idt(self, vector: int):
         "A gate has been loaded, checked and mended. [H:230]"
         lg = self.lg
-        self.host(_IDT, vector)
+        self.host(_IDT, min(vector, 0xFFFF))                    # a Guest may name any number
         if vector < len(lg.idt_a): self.table('idt', vector, [(lg.idt_a[vector], lg.idt_b[vector])])
         elif vector == SYSCALL_VECTOR: self.table('idt', vector, [lg.syscall_idt])
 
@@ -318,7 +354,7 @@ class HostTape(TableTape):
         "Nothing to do. A sleeper who wakes for nothing and sleeps on has slept once. [H:030]"
         if self.raw[-_KIND_AT] != _SLEEP: self.host(_SLEEP)
 
-# %% ../nbs/7_mastery/10_recording.ipynb #35
+# %% ../nbs/7_mastery/10_recording.ipynb #38
 def listen(
     host, # a Host
 ):
@@ -368,7 +404,7 @@ class Recorder(HostTape):
         self.switchers[slot] = u32[pgdir.base + 1023]
         if self.switchers[slot]: self.change('spgd', SWITCHER_ADDR | slot, 0, self.switchers[slot])
 
-# %% ../nbs/7_mastery/10_recording.ipynb #39
+# %% ../nbs/7_mastery/10_recording.ipynb #42
 def rows(
     what: int,              # kind of change, a number
     where, old, new,        # arrays, or one value for all
@@ -389,7 +425,7 @@ def register_changes(
     picture, register = np.nonzero(words != before)
     return np.array(owners)[picture] // _EVENT - 1, rows(_REGISTER, register, before[picture, register], words[picture, register], len(picture))
 
-# %% ../nbs/7_mastery/10_recording.ipynb #42
+# %% ../nbs/7_mastery/10_recording.ipynb #45
 def frame_changes(
     events: np.ndarray, # all of them
     frames: bytes,      # the words pushed by direct traps, one after the other
@@ -401,7 +437,7 @@ def frame_changes(
     place = np.arange(len(owner)) - np.repeat(np.cumsum(depths) - depths, depths)
     return owner, rows(WHAT['frame'], events['d'][owner] + 4 * place, 0, np.frombuffer(frames, '<u4'), len(owner))
 
-# %% ../nbs/7_mastery/10_recording.ipynb #45
+# %% ../nbs/7_mastery/10_recording.ipynb #48
 def arrays(
     tape: Recorder,
 ) -> tuple: # events, changes
@@ -416,11 +452,11 @@ def arrays(
     events['first'] = np.searchsorted(owner[order], np.arange(len(events)))
     return events, changes[order]
 
-# %% ../nbs/7_mastery/10_recording.ipynb #50
+# %% ../nbs/7_mastery/10_recording.ipynb #53
 VECTORS = {n: name and f'#{name}' for n, name in enumerate('DE DB NMI BP OF BR UD NM DF  TS NP SS GP PF  MF AC'.split(' '))}
 VECTORS |= {LGUEST_TRAP_ENTRY: 'hypercall', SYSCALL_VECTOR: 'system call'}
 
-class TraceError(Exception): "A recording can't be made, read or written; the text says why."
+class TraceError(ValueError): "A recording can't be made, read, written or lived again; the text says why, in one line."
 
 def need(
     module: str, # what is to be imported
@@ -430,7 +466,7 @@ def need(
     try: return importlib.import_module(module)
     except ImportError: raise TraceError(f'{why} needs {module}: pip install lguest_lit[trace]') from None
 
-# %% ../nbs/7_mastery/10_recording.ipynb #52
+# %% ../nbs/7_mastery/10_recording.ipynb #55
 def code_name(
     kind: str, # of the event
     code: int,
@@ -441,7 +477,7 @@ def code_name(
     if means == 'vector': return VECTORS.get(code) or (f'interrupt {code}' if code >= 32 else str(code))
     return f'{means} {code}' if means else ''
 
-# %% ../nbs/7_mastery/10_recording.ipynb #54
+# %% ../nbs/7_mastery/10_recording.ipynb #57
 class Recording:
     "A part of a Guest's life: `events` and `changes` (NumPy), `data` (text that was said), `meta` (facts about the run)."
     def __init__(self, events: np.ndarray, changes: np.ndarray, data: bytes, meta: dict):
@@ -467,9 +503,12 @@ class Recording:
         first = self.events['first']
         return slice(int(first[n]), int(first[n + 1]) if n + 1 < len(first) else len(self.changes))
 
-    def changes_of(self, n: int) -> list: # (what, where, old, new)
+    def changes_of(self,
+        n: int,           # number of an event
+        most: int = None, # the first so many; None: all
+    ) -> list:            # (what, where, old, new)
         "What an event has changed, with the names of things."
-        return [(WHAT_NAMES[c['what']], place(c), int(c['old']), int(c['new'])) for c in self.changes[self.span(n)]]
+        return [(WHAT_NAMES[c['what']], place(c), int(c['old']), int(c['new'])) for c in self.changes[self.span(n)][:most]]
 
     @cached_property
     def owner(self) -> np.ndarray:
@@ -507,7 +546,7 @@ class Recording:
             digest.update(part)
         return digest.hexdigest()
 
-# %% ../nbs/7_mastery/10_recording.ipynb #56
+# %% ../nbs/7_mastery/10_recording.ipynb #59
 _KIND, WHAT_NAMES = list(KINDS), list(WHATS)
 
 def place(
@@ -520,7 +559,7 @@ def place(
     if what in ('gdt', 'idt'): return f"{'entry' if what == 'gdt' else 'vector'} {where >> 1}, {'upper' if where & 1 else 'lower'} word"
     return f'slot {where}' if what == 'cr3' else f'{where:#x}' if what != 'slot' else 'current'
 
-# %% ../nbs/7_mastery/10_recording.ipynb #59
+# %% ../nbs/7_mastery/10_recording.ipynb #62
 def details(
     recording: Recording,
     n: int, # number of an event
@@ -533,26 +572,42 @@ def details(
 
 def frame(
     recording: Recording,
+    part: range = None, # numbers of the events; None: all
 ):  # pandas.DataFrame: one row an event, its number is the index
     "The events as a table. TraceError without pandas."
-    pd, events = need('pandas', 'a DataFrame'), recording.events
-    kinds = [recording.kind(n) for n in range(len(events))]
+    part = range(len(recording)) if part is None else part
+    pd, events = need('pandas', 'a DataFrame'), recording.events[part.start:part.stop]
+    first = np.append(recording.events['first'].astype(np.int64), len(recording.changes))[part.start:part.stop + 1]
+    kinds = [recording.kind(n) for n in part]
     return pd.DataFrame(dict(
         time=events['time'], switch=events['switch'], track=pd.Categorical.from_codes(events['track'], list(TRACKS)),
         kind=pd.Categorical.from_codes(events['kind'], list(KINDS)), name=[code_name(k, c) for k, c in zip(kinds, events['code'].tolist())],
-        code=events['code'], **{f: events[f] for f in 'abcd'}, changes=np.diff(events['first'].astype(np.int64), append=len(recording.changes)),
-        details=[details(recording, n) for n in range(len(events))]))
+        code=events['code'], **{f: events[f] for f in 'abcd'}, changes=np.diff(first),
+        details=[details(recording, n) for n in part]))
 
-# %% ../nbs/7_mastery/10_recording.ipynb #61
+# %% ../nbs/7_mastery/10_recording.ipynb #65
+def printed(
+    text: str, # as the operating system gave it to us
+) -> str:
+    "The text, with U+FFFD for each byte that was none."
+    return text.encode('utf-8', 'surrogateescape').decode('utf-8', 'replace')
+
+# %% ../nbs/7_mastery/10_recording.ipynb #68
+HEADER = 8 << 20    # bytes of a recording's facts as JSON, at most; of those, symbols have half
+
 def image_facts(
     launcher: Launcher,
 ) -> dict:
-    "Name, fingerprint and symbols of a Guest's image."
-    try: names = symbols(launcher.image)
-    except Exception: names = {}                            # the Guest runs without them; whatever is wrong with them, so do we
-    return dict(image=Path(launcher.name).name, sha256=hashlib.sha256(launcher.image).hexdigest(), symbols=names)
+    "Name, fingerprint and symbols of a Guest's image. A table of symbols that lies, or is huge, is left out with a warning."
+    try:
+        names = symbols(launcher.image)
+        if len(json.dumps(names, indent=1)) > HEADER // 2: raise SymbolError(f'names of more than {HEADER // 2:,} bytes')
+    except SymbolError as e:
+        launcher.warn(f'{printed(launcher.name)}: a recording without its symbols: {e}')
+        names = {}
+    return dict(image=printed(Path(launcher.name).name), sha256=hashlib.sha256(launcher.image).hexdigest(), symbols=names)
 
-# %% ../nbs/7_mastery/10_recording.ipynb #63
+# %% ../nbs/7_mastery/10_recording.ipynb #70
 def facts(
     lg: Lguest, # the Guest
 ) -> dict:
@@ -560,29 +615,24 @@ def facts(
     return dict(abi='lguest, June 2007', guestid=lg.guestid, memory=len(lg.mm.ram), pfn_limit=lg.pfn_limit, page_offset=lg.page_offset,
                 fixes=vars(lg.fixes), lguest_data=lg.lguest_data_pa, noirq=[lg.noirq_start, lg.noirq_end], dead=lg.dead)
 
-# %% ../nbs/7_mastery/10_recording.ipynb #65
+# %% ../nbs/7_mastery/10_recording.ipynb #72
+MADE_BY = f'lguest_lit {__version__}, Unicorn {unicorn.__version__}'
+
 def develop(
     tape: Recorder,            # taken out
     launcher: Launcher = None, # whose Guest it was
     **more,                    # what neither can know: args, seed, clock
 ) -> Recording:
-    "Make a recording of what is on a tape."
-    known = facts(tape.lg) | (image_facts(launcher) if launcher else {})
+    "Make a recording of what is on a tape. The Launcher warns if the tape was full before the Guest's life was over."
+    known = dict(made_by=MADE_BY) | facts(tape.lg) | (image_facts(launcher) if launcher else {})
+    more = {name: printed(fact) if isinstance(fact, str) else fact for name, fact in more.items()}
+    if tape.full and launcher: launcher.warn(f'the recording is full, and ends before the Guest does: {len(tape.raw) // _EVENT:,} events')
     return Recording(*arrays(tape), bytes(tape.data), known | more)
 
-# %% ../nbs/7_mastery/10_recording.ipynb #new2x66
-def conditions(
-    arguments: dict, # of a TimeMachine, by name
-) -> dict:
-    "What a recording must remember of them: the clock's prices, and a fingerprint of the initrd."
-    kept = {name: arguments[name] for name in ('slice', 'insn_ns') if name in arguments}
-    if arguments.get('initrd') is not None: kept['initrd'] = hashlib.sha256(Path(arguments['initrd']).read_bytes()).hexdigest()
-    return kept
-
-# %% ../nbs/7_mastery/10_recording.ipynb #67
+# %% ../nbs/7_mastery/10_recording.ipynb #74
 def record(
     image: str | Path | bytes = 'first', # as for Launcher
-    args: str = '',                      # the kernel's command line
+    args: list[str] | str = '',          # the kernel's command line
     mem: int | str = '16M',              # the Guest's memory
     seed: int = 0,                       # of the dice
     until: int = 1 << 32,                # world switches, at most
@@ -591,33 +641,12 @@ def record(
     "Run a Guest from its first instruction, in virtual time, and record it. A switch here is the TimeMachine's with the same arguments."
     with TimeMachine(image, args, mem, seed, every=1 << 32, **kwargs) as machine:
         with Recorder(machine.lg) as tape: machine.run_to(until)
-        return develop(tape, machine.launcher, args=args, seed=seed, clock='virtual', **conditions(kwargs))
+        clock, disk = machine.clock, kwargs.get('initrd')
+        about = dict(clock='virtual', slice=clock.slice, insn_ns=clock.insn_ns, args=args if isinstance(args, str) else ' '.join(args), seed=seed)
+        if disk is not None: about['initrd'] = hashlib.sha256(read_file(disk, 'initrd')).hexdigest()
+        return develop(tape, machine.launcher, **about)
 
-# %% ../nbs/7_mastery/10_recording.ipynb #new6x74
-def relive(
-    recording: Recording,
-    image: str | Path | bytes = None, # the Guest's, if it is none of ours
-    **kwargs                          # more for TimeMachine; `initrd`, if there was one
-) -> TimeMachine:
-    "The life in a recording, from the start, alive. ValueError says why it can't be lived again."
-    meta = recording.meta
-    if meta.get('clock') != 'virtual': raise ValueError('this life was recorded in real time, which does not come again; record() records in virtual time')
-    if image is None: image = next((name for name in BUILT_IN if hashlib.sha256(image_path(name).read_bytes()).hexdigest() == meta.get('sha256')), None)
-    if image is None: raise ValueError('this life was not that of a built-in image: which one was it?')
-    given = conditions(kwargs).get('initrd')
-    if given != meta.get('initrd'): raise ValueError('this life began with another initrd' if given else 'this life began with an initrd: which one?')
-    prices = {name: meta[name] for name in ('slice', 'insn_ns') if name in meta}
-    try:
-        if not all(type(price) is int and price > 0 for price in prices.values()): raise TypeError(f'a clock with {prices}')
-        fixes = Fixes(**{name: name in meta['fixes'] and bool(meta['fixes'][name]) for name in vars(Fixes())})    # what it does not name was not mended yet
-        machine = TimeMachine(image, meta['args'], meta['memory'] - PAGE, meta['seed'], fixes=fixes, **prices | kwargs)
-    except (KeyError, TypeError) as e: raise ValueError(f'the recording does not say how this life was lived: {e}') from None
-    if hashlib.sha256(machine.launcher.image).hexdigest() != meta['sha256']:
-        machine.close()
-        raise ValueError('this life was that of another image')
-    return machine
-
-# %% ../nbs/7_mastery/10_recording.ipynb #73
+# %% ../nbs/7_mastery/10_recording.ipynb #81
 def registers_at(
     recording: Recording,
     n: int, # number of an event
@@ -629,7 +658,7 @@ def registers_at(
     values[mine['where']] = mine['new']                     # where one is named more than once, the last one stays
     return dict(zip(REGISTERS, values.tolist()))
 
-# %% ../nbs/7_mastery/10_recording.ipynb #77
+# %% ../nbs/7_mastery/10_recording.ipynb #85
 def shadow_at(
     recording: Recording,
     n: int, # number of an event
@@ -646,7 +675,7 @@ def shadow_at(
         if what == _SPGD: lower = {k: entry for k, entry in lower.items() if (k[0], k[1] >> 22) != key}
     return upper, lower
 
-# %% ../nbs/7_mastery/10_recording.ipynb #80
+# %% ../nbs/7_mastery/10_recording.ipynb #88
 def thrown_away(
     recording: Recording,
     vaddr: int,       # any address in the page
@@ -667,7 +696,7 @@ def thrown_away(
             deaths.append(death)
     return [event for event, mine in deaths if slot in (None, mine)]
 
-# %% ../nbs/7_mastery/10_recording.ipynb #85
+# %% ../nbs/7_mastery/10_recording.ipynb #93
 FORMAT, VERSION = 'lguest_lit recording', 1
 
 def columns(
@@ -692,48 +721,128 @@ def to_bytes(
             add(name, member.getvalue())
     return out.getvalue()
 
-# %% ../nbs/7_mastery/10_recording.ipynb #89
+# %% ../nbs/7_mastery/10_recording.ipynb #97
 def write_file(
     path: str | Path,
-    data: bytes,
+    data: bytes | Iterable[bytes], # whole, or in pieces
 ):
     "Put `data` into a file, all of it or nothing: what was there stays until then. TraceError if that can't be done."
     plain = os.path.isfile(path) or not os.path.lexists(path)
     part = f'{path}.part' if plain else path
     try:
-        with open(part, 'wb') as file: file.write(data)
+        with open(part, 'wb') as file: file.writelines([data] if isinstance(data, bytes) else data)
         if plain: os.replace(part, path)
     except BaseException as e:
         if plain: Path(part).unlink(missing_ok=True)
-        if isinstance(e, (OSError, ValueError)): raise TraceError(f'cannot write {path}: {getattr(e, "strerror", None) or e}') from None
-        raise
+        if isinstance(e, TraceError) or not isinstance(e, (OSError, ValueError)): raise
+        raise TraceError(f'cannot write {path}: {getattr(e, "strerror", None) or e}') from None
 
-# %% ../nbs/7_mastery/10_recording.ipynb #92
+# %% ../nbs/7_mastery/10_recording.ipynb #100
+_end = Struct('<4s4H2IH').unpack    # signature, disk, directory's disk, members there and in all, bytes of the directory, its place, bytes behind
+MEMBERS = 64                        # in an archive, at most: we write seventeen
+
+def check_end(
+    file, # open for reading bytes
+):
+    "ValueError unless the file ends like an archive of ours, with a short directory."
+    file.seek(-min(42, file.seek(0, io.SEEK_END)), io.SEEK_END)
+    tail = file.read(42)
+    if len(tail) < 42 or not tail[20:].startswith(b'PK\5\6'): raise ValueError('not a recording, or only the beginning of one')
+    *_, members, size, _, _ = _end(tail[20:])
+    if members > MEMBERS or size > 1024 * MEMBERS or tail.startswith(b'PK\6\7'):        # that would be a second, larger directory
+        raise ValueError(f'not a recording: an archive of more than {MEMBERS} members')
+
+# %% ../nbs/7_mastery/10_recording.ipynb #103
+def check_members(
+    archive: zipfile.ZipFile,
+    names: list, # of the members that there must be
+):
+    "ValueError unless each is there once, packed as we pack, and all together are no more than a recording may have."
+    found = archive.namelist()
+    for name in names:
+        if found.count(name) != 1: raise ValueError(f'{name} is in it {found.count(name)} times')
+        info = archive.getinfo(name)
+        if info.flag_bits & 1: raise ValueError(f'{name} is encrypted')
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED): raise ValueError(f'{name} is packed by method {info.compress_type}')
+    size = sum(archive.getinfo(name).file_size for name in names)
+    if size > MOST: raise ValueError(f'{size:,} bytes when unpacked: a recording has at most {MOST:,}')
+
+def read_member(
+    archive: zipfile.ZipFile,
+    name: str,
+    most: int = MOST, # bytes
+) -> bytes:
+    "What is in a member. ValueError if that is not as much as it says, or too much."
+    size = archive.getinfo(name).file_size
+    if size > most: raise ValueError(f'{name} has {size:,} bytes: at most {most:,}')
+    with archive.open(name) as member: data = member.read(size)
+    if len(data) != size: raise ValueError(f'{name} ends after {len(data):,} of {size:,} bytes')
+    return data
+
+# %% ../nbs/7_mastery/10_recording.ipynb #106
+def parse_header(
+    data: bytes, # header.json
+) -> dict:
+    "What stands there. ValueError for what is no JSON object, what no other program could read, and what only wants our memory."
+    if data.count(b'[') + data.count(b'{') > 10_000: raise ValueError('header.json is no list of facts')
+    try:
+        header = json.loads(data.decode())
+        json.dumps(header, ensure_ascii=False, allow_nan=False).encode()      # neither NaN nor half a character
+    except (ValueError, RecursionError) as e: raise ValueError(f'header.json: {str(e).splitlines()[0][:80]}') from None
+    if not isinstance(header, dict): raise ValueError('header.json is no JSON object')
+    return header
+
 def check_header(
     header: dict,
 ) -> dict: # its `meta`
-    "ValueError unless this is a recording of our version."
-    if not isinstance(header, dict) or header.get('format') != FORMAT: raise ValueError('not a recording')
-    if header.get('version') != VERSION: raise ValueError(f"a recording of version {header.get('version')}, and we read version {VERSION}")
+    "ValueError unless this is a recording of our version, or of an earlier one that had fewer kinds."
+    if header.get('format') != FORMAT: raise ValueError('not a recording')
+    version = header.get('version')
+    if version != VERSION: raise ValueError(f'a recording of version {str(version)[:20]!r}, and we read version {VERSION}')
     for name, ours in ('kinds', KINDS), ('tracks', TRACKS), ('whats', WHATS):
-        if header.get(name) != list(ours): raise ValueError(f'its {name} are not those of version {VERSION}')
+        theirs = header.get(name)
+        if not isinstance(theirs, list) or not theirs or theirs != list(ours)[:len(theirs)]: raise ValueError(f'its {name} are not those of version {VERSION}')
     if not isinstance(header.get('meta'), dict): raise ValueError('it says nothing about the run')
     return header['meta']
 
-# %% ../nbs/7_mastery/10_recording.ipynb #95
+# %% ../nbs/7_mastery/10_recording.ipynb #110
+def _word(fact): return type(fact) is int and 0 <= fact < 1 << 32
+def _text(fact): return isinstance(fact, str)
+def _addresses(fact): return isinstance(fact, dict) and all(map(_word, fact.values()))
+def _switches(fact): return isinstance(fact, dict) and all(type(on) is bool for on in fact.values())
+
+FACTS = dict(memory=_word, page_offset=_word, pfn_limit=_word, lguest_data=_word, guestid=_word, image=_text, sha256=_text,
+             args=_text, clock=_text, made_by=_text, abi=_text, initrd=_text, slice=_word, insn_ns=_word, symbols=_addresses, fixes=_switches,
+             dead=lambda fact: fact is None or _text(fact), seed=lambda fact: not isinstance(fact, (list, dict)))
+NEEDED = 'memory', 'page_offset'
+
+def check_facts(
+    meta: dict, # of a recording
+):
+    "ValueError for a fact that is not what it must be, or is not there."
+    for name in NEEDED:
+        if name not in meta: raise ValueError(f'it does not say what {name} is')
+    for name, right in FACTS.items():
+        if name in meta and not right(meta[name]): raise ValueError(f'its {name} cannot be {str(meta[name])[:40]!r}')
+
+# %% ../nbs/7_mastery/10_recording.ipynb #113
+_npy = re.compile(rb"\x93NUMPY\x01\x00(..)\{'descr': '([<|]u[1248])', 'fortran_order': (?:False|True), 'shape': \((\d{1,10}),\), \} *\n", re.DOTALL)
+
 def read_array(
     archive: zipfile.ZipFile,
     name: str,       # of the member
     dtype: np.dtype, # what it must be
 ) -> np.ndarray:
     "An array of one dimension and one type, or ValueError."
-    data = io.BytesIO(archive.read(name))
-    try: array = np.lib.format.read_array(data, allow_pickle=False)
-    except Exception as e: raise ValueError(f'{name} is no array: {e}') from None         # its header is a piece of Python, and may be any
-    if array.dtype != dtype or array.ndim != 1: raise ValueError(f'{name} is not a column of {dtype}')
-    return array
+    data = read_member(archive, name)
+    header = _npy.match(data)
+    if not header or header.end() != 10 + int.from_bytes(header[1], 'little'): raise ValueError(f'{name} is no column of numbers')
+    if header[2].decode() != dtype.str: raise ValueError(f'{name} is not a column of {dtype}, but of {header[2].decode()}')
+    if len(data) != header.end() + int(header[3]) * dtype.itemsize:
+        raise ValueError(f'{name} says it has {int(header[3]):,} numbers, and {len(data) - header.end():,} bytes follow')
+    return np.frombuffer(data, dtype, offset=header.end())
 
-# %% ../nbs/7_mastery/10_recording.ipynb #97
+# %% ../nbs/7_mastery/10_recording.ipynb #115
 def read_table(
     archive: zipfile.ZipFile,
     name: str,       # 'events', 'changes'
@@ -746,7 +855,7 @@ def read_table(
     for field, column in found.items(): table[field] = column
     return table
 
-# %% ../nbs/7_mastery/10_recording.ipynb #99
+# %% ../nbs/7_mastery/10_recording.ipynb #117
 def check_numbers(
     recording: Recording,
 ):
@@ -754,32 +863,92 @@ def check_numbers(
     events, changes = recording.events, recording.changes
     for column, end in (events['kind'], len(KINDS)), (events['track'], len(TRACKS)), (changes['what'], len(WHATS)):
         if (column >= end).any(): raise ValueError('it has a kind, track or what that does not exist')
-    first, said = events['first'].astype(np.int64), events[recording.of_kind('console', 'typed', 'kill')]
-    if not len(events) or first[0] or (np.diff(first, append=len(changes)) < 0).any(): raise ValueError('it has changes that belong to no event')
+    first, sources = events['first'], events['a'][recording.of_kind('pending')]
+    if not len(events) or first[0] or (first[1:] < first[:-1]).any() or first[-1] > len(changes): raise ValueError('it has changes that belong to no event')
     if any((column[1:] < column[:-1]).any() for column in (events['time'], events['switch'])): raise ValueError('time runs backwards in it')
-    if (said['a'].astype(np.int64) + said['b'] > len(recording.data)).any(): raise ValueError('it has events about text that is not there')
+    if events['time'][-1] >= 1 << 62: raise ValueError('it has a time a hundred years from now')
+    if (sources >= len(SOURCES)).any(): raise ValueError('it has an interrupt from a source that does not exist')
     if (changes['where'][changes['what'] == _REGISTER] >= len(REGISTERS)).any(): raise ValueError('it has a register that does not exist')
+    check_text(recording)
 
-# %% ../nbs/7_mastery/10_recording.ipynb #102
-TROUBLES = (zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError, EOFError, NotImplementedError, RuntimeError)
+def check_text(
+    recording: Recording,
+):
+    "ValueError if an event is about text that is not there, or that was said before: a thousand could be about one long word."
+    said = recording.events[recording.of_kind('console', 'typed', 'kill')]
+    begin, end = said['a'].astype(np.int64), said['a'].astype(np.int64) + said['b']
+    if (end > len(recording.data)).any() or (begin[1:] < end[:-1]).any(): raise ValueError('it has events about text that is not there')
+
+# %% ../nbs/7_mastery/10_recording.ipynb #120
+def read_recording(
+    archive: zipfile.ZipFile,
+) -> Recording:
+    "What is in an archive. ValueError where it is not a recording."
+    check_members(archive, ['header.json', *columns(Recording(np.empty(0, EVENT), np.empty(0, CHANGE), b'', {}))])
+    meta = check_header(parse_header(read_member(archive, 'header.json', HEADER)))
+    check_facts(meta)
+    found = Recording(read_table(archive, 'events', EVENT), read_table(archive, 'changes', CHANGE),
+                      read_array(archive, 'data.npy', np.dtype('u1')).tobytes(), meta)
+    check_numbers(found)
+    return found
 
 def load(
     path: str | Path,
 ) -> Recording:
     "Read a recording. TraceError names the file, and what is wrong with it."
     try:
-        with zipfile.ZipFile(path) as archive:
-            meta = check_header(json.loads(archive.read('header.json')))
-            found = Recording(read_table(archive, 'events', EVENT), read_table(archive, 'changes', CHANGE),
-                              read_array(archive, 'data.npy', np.dtype('u1')).tobytes(), meta)
-        check_numbers(found)
+        if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)): raise TraceError(f'cannot read {path}: not a file')
+        with open(path, 'rb') as file:
+            check_end(file)
+            with zipfile.ZipFile(file) as archive: return read_recording(archive)
+    except TraceError: raise
     except OSError as e: raise TraceError(f'cannot read {path}: {e.strerror or e}') from None
-    except TROUBLES as e:
-        whole = not isinstance(e, zipfile.BadZipFile) or 'not a zip' not in str(e)
-        raise TraceError(f'{path}: ' + (f'damaged: {str(e).strip(chr(34))}' if whole else 'not a recording, or only the beginning of one')) from None
-    return found
+    except ValueError as e: raise TraceError(f'{path}: {e}') from None
+    except Exception as e: raise TraceError(f'{path}: damaged: {str(e)[:200] or type(e).__name__}') from None     # nobody knows what zipfile thinks of it
 
-# %% ../nbs/7_mastery/10_recording.ipynb #107
+# %% ../nbs/7_mastery/10_recording.ipynb #125
+def bytes_named(
+    given: str | Path | bytes, # a file, the name of a built-in image, or the bytes; None: not at hand
+    name: str,                 # what the recording calls it
+    sha256: str,               # and its fingerprint
+) -> bytes:
+    "What a recording was made with. TraceError unless it is the very same; a name in a recording is only good for what is built in."
+    if given is None and name in BUILT_IN: given = name
+    if given is None: raise TraceError(f'it was recorded with {name}, which is not at hand: say where it is')
+    data = given if isinstance(given, bytes) else read_file(given, 'file')
+    if hashlib.sha256(data).hexdigest() != sha256: raise TraceError(f'it was recorded with another {name} than this one')
+    return data
+
+def reason_not_to_live(
+    recording: Recording,
+) -> str: # None: it can
+    "Why a life cannot be lived again, whatever one has at hand."
+    meta = recording.meta
+    if meta.get('clock') != 'virtual': return f"it was recorded under {'the wall clock' if meta.get('clock') == 'wall' else 'a clock that nobody noted'}, and no such life comes twice: record it under virtual time"
+    missing = [name for name in ('image', 'sha256', 'args', 'seed', 'fixes', 'slice', 'insn_ns', 'made_by') if name not in meta]
+    if missing: return f'it does not say what {missing[0]} was: an earlier version recorded it'
+    if meta['made_by'] != MADE_BY: return f"it was recorded by {meta['made_by'][:80]}, and we are {MADE_BY}: the same life might go another way"
+    if unknown := sorted(set(meta['fixes']) ^ set(vars(Fixes()))): return f'it has, or lacks, a repair that we do not know: {unknown[0][:40]}'
+    if len(recording.of_kind('typed')): return 'somebody typed at it, and it does not say when'
+
+def live_again(
+    recording: Recording,
+    image: str | Path | bytes = None, # what it was recorded with; None: a built-in image of that name
+    initrd: str | Path = None,        # the same, if there was one
+    every: int = 2000,                # world switches between the points that are written down
+) -> TimeMachine:                     # at the beginning of that life; to be closed
+    "Make a recorded life live again. TraceError says why that cannot be done."
+    why, meta = reason_not_to_live(recording), recording.meta
+    if why: raise TraceError(why)
+    image = bytes_named(image, meta['image'], meta['sha256'])
+    if 'initrd' in meta: bytes_named(initrd, 'an initrd', meta['initrd'])
+    elif initrd is not None: raise TraceError('it was recorded without an initrd')
+    try:
+        return TimeMachine(image, meta['args'], meta['memory'] - 4096, meta['seed'], every, meta['slice'], meta['insn_ns'],
+                           fixes=Fixes(**meta['fixes']), initrd=initrd)
+    except LauncherError as e: raise TraceError(f'it cannot be started: {e}') from None
+
+# %% ../nbs/7_mastery/10_recording.ipynb #129
 def spread(
     time: np.ndarray, # of each event, ns
     most: int = 200,  # ns from one event to the next, where the clock stands still
@@ -791,7 +960,7 @@ def spread(
     step = np.minimum(np.diff(time[begins], append=time[-1] + most * count[-1]) // count, most)
     return time + np.repeat(step, count) * (np.arange(len(time)) - np.repeat(begins, count))
 
-# %% ../nbs/7_mastery/10_recording.ipynb #110
+# %% ../nbs/7_mastery/10_recording.ipynb #132
 def pieces(
     recording: Recording,
 ) -> list: # (track, name, first event, last event)
@@ -814,7 +983,7 @@ def pieces(
     end(_HOST, f"turn {events['switch'][-1]}", turn, len(events) - 1)
     return found + [(_HOST, 'sleep', n, n + 1) for n in recording.of_kind('sleep').tolist() if n + 1 < len(events)]
 
-# %% ../nbs/7_mastery/10_recording.ipynb #113
+# %% ../nbs/7_mastery/10_recording.ipynb #135
 def instant(
     recording: Recording,
     n: int,    # number of an event
@@ -822,12 +991,12 @@ def instant(
 ) -> dict:
     "An event as the Chrome trace format has it."
     event, kind = recording.events[n], recording.kind(n)
-    changed = {f'{what} {where}': f'{old:#x} → {new:#x}' for what, where, old, new in recording.changes_of(n)}
+    changed = {f'{what} {where}': f'{old:#x} → {new:#x}' for what, where, old, new in recording.changes_of(n, 1000)}
     args = dict(event=n, switch=int(event['switch']), time=int(event['time']), details=details(recording, n), changed=changed)
     name = f"{kind} {code_name(kind, int(event['code']))}".rstrip()
     return dict(name=name, cat=kind, ph='i', s='t', ts=ts, tid=int(event['track']), args=args)
 
-# %% ../nbs/7_mastery/10_recording.ipynb #115
+# %% ../nbs/7_mastery/10_recording.ipynb #137
 def names(
     recording: Recording,
     pid: int, # of the process
@@ -838,42 +1007,126 @@ def names(
     return [told('process_name', name=guest)] + [one for tid, name in enumerate(TRACKS) for one in (
         told('thread_name', tid, name=name), told('thread_sort_index', tid, sort_index=tid))]
 
-# %% ../nbs/7_mastery/10_recording.ipynb #117
-def chrome_trace(
+# %% ../nbs/7_mastery/10_recording.ipynb #139
+def chrome_rows(
     *recordings: Recording, # of one or more Guests
-) -> dict:
-    "What Perfetto opens, as JSON objects. `ts` and `dur` are microseconds from the first event of all."
-    start, rows = min(int(r.events['time'][0]) for r in recordings), []
+) -> Iterator[dict]:
+    "The slices and instants that Perfetto shows, Guest by Guest. `ts` and `dur` are microseconds from the first event of all."
+    start = min(int(r.events['time'][0]) for r in recordings)
+    order = lambda row: (row['ts'], -row.get('dur', 0))
     for pid, recording in enumerate(recordings, 1):
         ts = ((spread(recording.events['time']) + int(recording.events['time'][0]) - start) / 1000).tolist()
-        mine = [dict(name=name, cat='slice', ph='X', ts=ts[a], dur=round(ts[b] - ts[a], 3), tid=track) for track, name, a, b in pieces(recording)]
-        mine += [instant(recording, n, ts[n]) for n in range(len(recording))]
-        rows += names(recording, pid) + [dict(row, pid=pid) for row in sorted(mine, key=lambda row: (row['ts'], -row.get('dur', 0)))]
-    return dict(traceEvents=rows, displayTimeUnit='ns', otherData=dict(start_ns=str(start), guests=[r.meta for r in recordings]))
+        slices = [dict(name=name, cat='slice', ph='X', ts=ts[a], dur=round(ts[b] - ts[a], 3), tid=track) for track, name, a, b in pieces(recording)]
+        instants = (instant(recording, n, ts[n]) for n in range(len(recording)))
+        yield from names(recording, pid)
+        yield from (dict(row, pid=pid) for row in heapq.merge(sorted(slices, key=order), instants, key=order))
 
-# %% ../nbs/7_mastery/10_recording.ipynb #121
+def chrome_rest(
+    *recordings: Recording,
+) -> dict:
+    "What stands beside the rows."
+    start = min(int(r.events['time'][0]) for r in recordings)
+    return dict(displayTimeUnit='ns', otherData=dict(start_ns=str(start), guests=[r.meta for r in recordings]))
+
+def chrome_trace(
+    *recordings: Recording,
+) -> dict:
+    "What Perfetto opens, as JSON objects."
+    return dict(traceEvents=list(chrome_rows(*recordings))) | chrome_rest(*recordings)
+
+# %% ../nbs/7_mastery/10_recording.ipynb #143
 def changes_frame(
     recording: Recording,
+    part: range = None, # numbers of the changes; None: all
 ):  # pandas.DataFrame: one row a change
-    "All changes, each with its event, as a table. TraceError without pandas."
-    pd, changes = need('pandas', 'a DataFrame'), recording.changes
+    "The changes, each with its event, as a table. TraceError without pandas."
+    part = range(len(recording.changes)) if part is None else part
+    pd, here = need('pandas', 'a DataFrame'), slice(part.start, part.stop)
+    changes = recording.changes[here]
     return pd.DataFrame(dict(
-        event=recording.owner, what=pd.Categorical.from_codes(changes['what'], list(WHATS)), place=[place(c) for c in changes],
-        **{name: changes[name] for name in ('where', 'old', 'new')}))
+        event=recording.owner[here], what=pd.Categorical.from_codes(changes['what'], list(WHATS)), place=[place(c) for c in changes],
+        **{name: changes[name] for name in ('where', 'old', 'new')}), index=part)
 
-# %% ../nbs/7_mastery/10_recording.ipynb #123
+# %% ../nbs/7_mastery/10_recording.ipynb #145
+def event_rows(
+    recording: Recording,
+) -> Iterator[tuple]:
+    "The columns' names, and the events, as `frame` has them."
+    yield 'number', 'time', 'switch', 'track', 'kind', 'name', 'code', 'a', 'b', 'c', 'd', 'changes', 'details'
+    for n in range(len(recording)):
+        time, switch, kind, track, code, *args, _ = recording.events[n].tolist()
+        span, kind = recording.span(n), _KIND[kind]
+        yield n, time, switch, TRACKS[track], kind, code_name(kind, code), code, *args, span.stop - span.start, details(recording, n)
+
+def change_rows(
+    recording: Recording,
+) -> Iterator[tuple]:
+    "The columns' names, and the changes, as `changes_frame` has them."
+    yield 'number', 'event', 'what', 'place', 'where', 'old', 'new'
+    for n, (event, change) in enumerate(zip(recording.owner, recording.changes)):
+        what, *numbers = change.tolist()
+        yield n, event, WHAT_NAMES[what], place(change), *numbers
+
+# %% ../nbs/7_mastery/10_recording.ipynb #148
 EXPORTS = dict(perfetto='.json', csv='.csv', parquet='.parquet')    # what a recording can be turned into, and the file's ending
+PERFETTO, PIECE = 2_000_000, 50_000    # events that Perfetto gets, at most; rows that are made at a time
+
+def as_json(
+    recording: Recording,
+) -> Iterator[bytes]:
+    "The Chrome trace format, in pieces."
+    if len(recording) > PERFETTO: raise TraceError(f'{len(recording):,} events are too many for Perfetto, which gets {PERFETTO:,}: csv has no limit')
+    between = '{"traceEvents": ['
+    for row in chrome_rows(recording):
+        yield (between + json.dumps(row, ensure_ascii=False)).encode()
+        between = ', '
+    yield ('], ' + json.dumps(chrome_rest(recording), ensure_ascii=False)[1:]).encode()
+
+def as_csv(
+    rows: Iterable[tuple],
+) -> Iterator[bytes]:
+    "Comma-separated values, in pieces."
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator='\n')
+    for row in rows:
+        writer.writerow(row)
+        if out.tell() > 1 << 20:
+            yield out.getvalue().encode()
+            out.seek(out.truncate(0))
+    yield out.getvalue().encode()
+
+def as_parquet(
+    frame,     # makes a DataFrame of a range of rows
+    rows: int,
+) -> bytes:
+    "A Parquet file, made piece by piece. TraceError without pandas or pyarrow."
+    need('pandas', 'a DataFrame')
+    arrow, out = need('pyarrow', 'a Parquet file'), io.BytesIO()
+    starts = range(0, rows, PIECE) or [0]
+    parts = (arrow.Table.from_pandas(frame(range(n, min(n + PIECE, rows))), preserve_index=False) for n in starts)
+    writer = None
+    for part in parts:
+        writer = writer or need('pyarrow.parquet', 'a Parquet file').ParquetWriter(out, part.schema)
+        writer.write_table(part)
+    writer.close()
+    return out.getvalue()
+
+def exported(
+    recording: Recording,
+    to: str,               # one of EXPORTS
+    changes: bool = False, # not what happened, but what was changed
+) -> Iterator[bytes]:
+    "The recording in another format, in pieces. TraceError where a package is missing, or the format has no such table, or no room."
+    if to == 'perfetto' and changes: raise TraceError('perfetto gets events and changes together: leave out --changes')
+    if to == 'perfetto': yield from as_json(recording)
+    elif to == 'csv': yield from as_csv((change_rows if changes else event_rows)(recording))
+    elif changes: yield as_parquet(lambda part: changes_frame(recording, part), len(recording.changes))
+    else: yield as_parquet(lambda part: frame(recording, part), len(recording))
 
 def export(
     recording: Recording,
     to: str,               # one of EXPORTS
     changes: bool = False, # not what happened, but what was changed
 ) -> bytes:
-    "The recording in another format. TraceError where pandas or pyarrow are needed and missing, or the format has no such table."
-    if to == 'perfetto':
-        if changes: raise TraceError('perfetto gets events and changes together: leave out --changes')
-        return json.dumps(chrome_trace(recording), ensure_ascii=False).encode()
-    table = changes_frame(recording) if changes else recording.frame()
-    if to == 'csv': return table.to_csv(index_label='number').encode()
-    need('pyarrow', 'a Parquet file')
-    return table.to_parquet(index=False, engine='pyarrow')
+    "The recording in another format, whole. TraceError as `exported`."
+    return b''.join(exported(recording, to, changes))

@@ -413,16 +413,16 @@ BAD = {
     'cut': (lambda r: to_bytes(r)[:-1], 'only the beginning'),
     'half': (lambda r: to_bytes(r)[:5000], 'only the beginning'),
     'another zip': (lambda r: members(r, **{'header.json': None}), 'header.json'),
-    'no JSON': (lambda r: members(r, **{'header.json': 'hello'}), 'damaged'),
+    'no JSON': (lambda r: members(r, **{'header.json': 'hello'}), 'header.json: Expecting value'),
     'another format': (lambda r: members(r, **{'header.json': header(r, format='diary')}), 'not a recording'),
-    'version': (lambda r: members(r, **{'header.json': header(r, version=7)}), 'version 7'),
-    'other kinds': (lambda r: members(r, **{'header.json': header(r, kinds=['start'])}), 'kinds'),
+    'version': (lambda r: members(r, **{'header.json': header(r, version=7)}), "version '7'"),
+    'other kinds': (lambda r: members(r, **{'header.json': header(r, kinds=['enter'])}), 'kinds'),
     'no column': (lambda r: members(r, **{'events/kind.npy': None}), 'events/kind.npy'),
-    'no array': (lambda r: members(r, **{'events/kind.npy': b'hello'}), 'damaged'),
-    'no header': (lambda r: members(r, **{'events/kind.npy': npy(r.events['kind'], 'u1').replace(b'}', b' ', 1)}), 'events/kind.npy'),
+    'no array': (lambda r: members(r, **{'events/kind.npy': b'hello'}), 'events/kind.npy is no column'),
+    'no header': (lambda r: members(r, **{'events/kind.npy': npy(r.events['kind'], 'u1').replace(b'}', b' ', 1)}), 'events/kind.npy is no column'),
     'as long as the world': (lambda r: members(r, **{'events/kind.npy': npy([], 'u1').replace(b'(0,), }           ', b'(1000000000000,), }')}), 'events/kind.npy'),
     'wrong type': (lambda r: members(r, **{'changes/old.npy': npy(r.changes['old'], '<u8')}), 'changes/old.npy'),
-    'objects': (lambda r: members(r, **{'changes/old.npy': npy([[1], None], object)}), 'damaged'),
+    'objects': (lambda r: members(r, **{'changes/old.npy': npy([[1], None], object)}), 'changes/old.npy is no column'),
     'short column': (lambda r: members(r, **{'changes/old.npy': npy(r.changes['old'][1:], '<u4')}), 'one length'),
     'no kind': (lambda r: members(r, **{'events/kind.npy': npy(r.events['kind'] | 0x80, 'u1')}), 'does not exist'),
     'no register': (lambda r: members(r, **{'changes/where.npy': npy(r.changes['where'] | 1 << 31, '<u4')}), 'register'),
@@ -559,10 +559,11 @@ def test_tables_for_other_programs(recording):
     with pytest.raises(TraceError, match='leave out --changes'): export(recording, 'perfetto', True)
 
 
-@pytest.mark.parametrize('module, to', [('pandas', 'csv'), ('pyarrow', 'parquet')])
+@pytest.mark.parametrize('module, to', [('pandas', 'parquet'), ('pyarrow', 'parquet')])
 def test_without_pandas_or_pyarrow_one_is_told_what_to_install(recording, monkeypatch, module, to):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(TraceError, match=rf'{module}: pip install lguest_lit\[trace\]'): export(recording, to)
+    assert export(recording, 'csv').startswith(b'number,time,'), 'which needs neither'
 
 
 # --- how much ------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from lguest_lit.kernel import CR0, CR4, CR4_PGE
 from lguest_lit.launcher import Launcher, LauncherError
 from lguest_lit.lg import Fixes
 from lguest_lit.rewind import TimeMachine
-from lguest_lit.trace import Recorder, Recording, develop, record, relive
+from lguest_lit.trace import Recorder, Recording, develop, record, live_again
 from lguest_lit.workbench import OneTurn, Workbench, assemble
 
 DATA = '''
@@ -491,7 +491,7 @@ def test_a_guest_that_must_give_its_tables_back_keeps_its_stack():
 
 def again(recording, *args, **kwargs):
     "Record it once more, as long as it was."
-    with relive(recording, *args, **kwargs) as machine:
+    with live_again(recording, *args, **kwargs) as machine:
         with Recorder(machine.lg) as tape: machine.run_to(int(recording.events['switch'][-1]))
         return develop(tape, machine.launcher, **{name: recording.meta[name] for name in ('args', 'seed', 'clock', 'slice', 'insn_ns', 'initrd')
                                                   if name in recording.meta})
@@ -508,25 +508,25 @@ def test_also_that_of_another_image_and_of_a_process(tmp_path):
     image = assemble(DECIDES)
     recording = record(image, mem='4M')
     assert again(recording, image).hash() == recording.hash()
-    with pytest.raises(ValueError, match='which one was it'): relive(recording)
-    with pytest.raises(ValueError, match='another image'): relive(recording, 'first')
+    with pytest.raises(ValueError, match='not at hand'): live_again(recording)
+    with pytest.raises(ValueError, match='another'): live_again(recording, 'first')
     disk = tmp_path/'disk'
     disk.write_bytes(b'no program')
     with_disk = record(image, mem='4M', initrd=disk)
     assert again(with_disk, image, initrd=disk).hash() == with_disk.hash()
-    with pytest.raises(ValueError, match='with an initrd'): relive(with_disk, image)
-    with pytest.raises(ValueError, match='another initrd'): relive(recording, image, initrd=disk)
+    with pytest.raises(ValueError, match='initrd, which is not at hand'): live_again(with_disk, image)
+    with pytest.raises(ValueError, match='without an initrd'): live_again(recording, image, initrd=disk)
 
 
 def test_a_recording_in_real_time_says_why_not(tmp_path):
     with Launcher('first', args='ticks=3 hz=1000', mem='8M') as launcher:
         with Recorder(launcher.file.lg) as tape: launcher.run(max_seconds=60)
         recording = develop(tape, launcher, args='ticks=3 hz=1000', seed=0, clock='wall')
-    with pytest.raises(ValueError, match='real time'): relive(recording)
+    with pytest.raises(ValueError, match='wall clock'): live_again(recording)
 
 
 @pytest.mark.parametrize('change', (dict(args=None), dict(memory='much'), dict(memory=0), dict(seed=[]), dict(fixes=None), dict(slice='x'), dict(slice=0), dict(insn_ns=-5), dict(args=['a', 3])))
 def test_a_recording_that_lies_about_its_life_is_refused(change):
     recording = record('first', args='ticks=1', until=5)
     lie = Recording(recording.events, recording.changes, recording.data, recording.meta | change)
-    with pytest.raises((ValueError, LauncherError)): relive(lie).close()
+    with pytest.raises((ValueError, LauncherError)): live_again(lie).close()
