@@ -26,7 +26,8 @@ def main() -> int: # exit code
     fill_standard_files()
     try: cli = importlib.import_module('lguest_lit.cli')
     except (ImportError, MemoryError, OSError) as e:
-        print(f'lguest: cannot start: {e}', file=sys.stderr)
+        while e.__cause__: e = e.__cause__               # what was wrong in the first place, in few words
+        print(f'lguest: cannot start: {str(e).strip().split(chr(10))[0] or type(e).__name__}', file=sys.stderr)
         return 2
     try: return cli.main()
     finally:

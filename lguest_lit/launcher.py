@@ -21,6 +21,7 @@ from elftools.elf.elffile import ELFFile
 
 from .build import image_path
 from .host import Host
+from .i386.engine import calibrate
 from .i386.memory import OutOfMemory
 from .lg import Fixes, LauncherMemory
 from .lguest_user import LHREQ_BREAK, LHREQ_GETDMA, LHREQ_INITIALIZE, LHREQ_IRQ, LguestFile
@@ -68,16 +69,17 @@ def check_seconds(
     return seconds
 
 # %% ../nbs/4_launcher/10_launcher.ipynb #9e
-ENGINE_ROOM = (1 << 30) + (96 << 20)   # addresses that an engine wants, bytes
+ENGINE_ROOM = 1032 << 20   # addresses that an engine reserves, bytes
 
 def check_room(
     size: int, # of the Host's memory, bytes
 ):
     "LauncherError unless the system has the addresses for a Host of this size and its engine."
-    try: mmap.mmap(-1, size + ENGINE_ROOM, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ).close()
+    size += ENGINE_ROOM*(1 if calibrate.cache_info().currsize else 3) + (64 << 20)
+    try: mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ).close()
     except (OSError, ValueError, OverflowError):
-        raise LauncherError(f'a Host of {size >> 20}M needs {size + ENGINE_ROOM >> 20}M of address space, '
-                            'and the system does not give it (see ulimit -v)') from None
+        raise LauncherError(f'a Guest needs {size >> 20}M of address space, and the system does not give us so much '
+                            '(see ulimit -v)') from None
 
 # %% ../nbs/4_launcher/10_launcher.ipynb #11
 BUILT_IN = 'first', 'minimal'    # images that come with the package
