@@ -244,6 +244,13 @@ def test_a_line_that_is_piped_in_before_the_guest_is_up():
     assert done.returncode == 0 and [line for line in done.stdout.splitlines() if b'typed' in line] == [b'first: you typed "a"', b'first: you typed "b"']
 
 
+def test_a_line_longer_than_the_buffer_of_the_first_guest():
+    line = b''.join(b'%07d.' % n for n in range(100))
+    done = lguest('run', 'first', 'ticks=200', stdin=None, input=line + b'\n')
+    said = [text.split(b'"')[1] for text in done.stdout.splitlines() if b'typed' in text]
+    assert done.returncode == 0 and b''.join(said) == line and len(said[0]) == 256
+
+
 def test_a_file_that_is_piped_in_arrives_whole(image, tmp_path):
     text = b''.join(b'%d bottles of beer on the wall\n' % n for n in range(300)) + b'x'*1000 + b'\n'
     (tmp_path/'text').write_bytes(text + b'!')
