@@ -18,8 +18,7 @@ from rich.table import Table
 from . import __version__
 from .i386.engine import EngineError
 from .kernel import HostError
-from .launcher import BUILT_IN, Launcher, LauncherError, Output, OutputError, parse_memory
-from .lg import HCALL_NAMES
+from .launcher import BUILT_IN, Launcher, LauncherError, Output, OutputError, named_hypercalls, parse_memory
 from .trace import EXPORTS, Recorder, TraceError, develop, export, load, to_bytes, write_file
 
 # %% ../nbs/4_launcher/20_command_line.ipynb #7
@@ -258,16 +257,13 @@ def summary(
     stats: dict, # as `--stats` writes it
 ) -> Table:
     "A short table of what the Guest's life cost."
-    hcalls = stats['hypercalls']
-    name = lambda n: HCALL_NAMES[n] if 0 <= n < len(HCALL_NAMES) else str(n)
-    total = {n: hcalls['sync'].get(n, 0) + hcalls['async'].get(n, 0) for n in sorted({*hcalls['sync'], *hcalls['async']})}
-    lines = lambda counts, show=str: '\n'.join(f'{show(n)} {counts[n]:,}' for n in sorted(counts)) or '-'
+    lines = lambda counts: '\n'.join(f'{n} {times:,}' for n, times in counts.items()) or '-'
     table = Table(title='What it took', show_header=False, title_justify='left')
     table.add_column(style='bold')
     table.add_column()
     table.add_row('world switches', f'{stats["world_switches"]:,}')
     table.add_row('traps by vector', lines(stats['traps']), end_section=True)
-    table.add_row('hypercalls', lines(total, name), end_section=True)
+    table.add_row('hypercalls', lines(named_hypercalls(stats)), end_section=True)
     table.add_row('direct traps', lines(stats['direct_traps']), end_section=True)
     table.add_row('time', f'{stats["seconds"]:.2f} s')
     return table

@@ -7,8 +7,8 @@ __all__ = ['PAGE', 'MAX_MEMORY', 'ENGINE_ROOM', 'BUILT_IN', 'MARKER', 'COMMAND_L
            'CONSOLE_KEY', 'POWER_DOWN', 'SOON', 'LATE', 'LauncherError', 'parse_memory', 'check_memory',
            'check_seconds', 'check_room', 'read_file', 'read_image', 'Kernel', 'looks_like', 'read_program_headers',
            'check_segment', 'join_segments', 'find_entry', 'load_elf', 'setup_pagetables', 'boot_parameters',
-           'device_page', 'write_all', 'OutputError', 'descriptor', 'never', 'Output', 'Result', 'stats_dict', 'BadDma',
-           'Launcher', 'boot']
+           'device_page', 'write_all', 'OutputError', 'descriptor', 'never', 'Output', 'named_hypercalls', 'Result',
+           'stats_dict', 'BadDma', 'Launcher', 'boot']
 
 # %% ../nbs/4_launcher/10_launcher.ipynb #2
 import contextlib, errno, io, itertools, math, mmap, os, re, select, struct, sys, threading, time
@@ -23,7 +23,7 @@ from .build import image_path
 from .host import Host
 from .i386.engine import calibrate
 from .i386.memory import OutOfMemory
-from .lg import Fixes, LauncherMemory
+from .lg import HCALL_NAMES, Fixes, LauncherMemory
 from .lguest_user import LHREQ_BREAK, LHREQ_GETDMA, LHREQ_INITIALIZE, LHREQ_IRQ, LguestFile
 
 # %% ../nbs/4_launcher/10_launcher.ipynb #5
@@ -384,6 +384,15 @@ class Output:
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
 
+# %% ../nbs/4_launcher/10_launcher.ipynb #33b
+def named_hypercalls(
+    stats: dict, # as `--stats` writes it: by number
+) -> dict[str, int]:
+    "How often each hypercall was made, asked directly and through the ring together, by its name; in order of the numbers."
+    sync, ring = stats['hypercalls']['sync'], stats['hypercalls']['async']
+    name = lambda n: HCALL_NAMES[n] if 0 <= n < len(HCALL_NAMES) else str(n)
+    return {name(n): sync.get(n, 0) + ring.get(n, 0) for n in sorted({*sync, *ring})}
+
 # %% ../nbs/4_launcher/10_launcher.ipynb #34
 POWER_DOWN = 'CRASH: Power down'    # the death that was meant
 
@@ -399,6 +408,11 @@ class Result:
     def exit(self) -> str:
         "Why it ended, in words."
         return self.reason
+
+    @property
+    def hypercalls(self) -> dict[str, int]:
+        "How often the Guest made each hypercall, by its name."
+        return named_hypercalls(self.stats)
 
 # %% ../nbs/4_launcher/10_launcher.ipynb #35
 def stats_dict(
