@@ -18,7 +18,7 @@ from rich.table import Table
 from . import __version__
 from .i386.engine import EngineError
 from .kernel import HostError
-from .launcher import BUILT_IN, Launcher, LauncherError, Output, OutputError, named_hypercalls, parse_memory
+from .launcher import BUILT_IN, Launcher, LauncherError, Output, OutputError, always, named_hypercalls, never, parse_memory, stats_dict
 from .trace import EXPORTS, Recorder, TraceError, develop, export, load, to_bytes, write_file
 
 # %% ../nbs/4_launcher/20_command_line.ipynb #7
@@ -160,7 +160,7 @@ def stats_writer(
 ):
     "A function that writes the counters. OutputError as `output_file`."
     if name is None: yield lambda stats: None
-    elif name == '-': yield lambda stats: out.write((b'' if out.last == b'\n' else b'\n') + json.dumps(stats).encode() + b'\n')
+    elif name == '-': yield lambda stats: out.write((b'' if out.last == b'\n' else b'\n') + json.dumps(stats).encode() + b'\n', always)
     else:
         with output_file(name) as write: yield lambda stats: write(json.dumps(stats).encode() + b'\n')
 
@@ -246,11 +246,12 @@ def keyboard(
 ) -> None:
     "Start a thread that types at the Guest's console whatever `fd` has to say, until it ends."
     def type_all():
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTIN])
-        while keys := read_keys(fd):
-            guest.type(keys)
-            if not guest.all_taken(): return
-    threading.Thread(target=type_all, daemon=True, name='keyboard').start()
+        while guest.all_taken() and (keys := read_keys(fd)): guest.type(keys)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTIN])         # a new thread inherits it
+    try:
+        if select.select([fd], [], [], 0)[0]: guest.type(read_keys(fd))
+        threading.Thread(target=type_all, daemon=True, name='keyboard').start()
+    finally: signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 # %% ../nbs/4_launcher/20_command_line.ipynb #38
 def summary(
@@ -279,11 +280,11 @@ def run_image(
         with Launcher(a.image, mem=parse_memory(a.memory), initrd=a.initrd, args=a.args, console=out, warn=complain, keep=False) as guest, \
                 taped(guest, a.trace, args=' '.join(a.args), seed=0, clock='wall'):
             if a.command == 'run' and sys.stdin: keyboard(guest)
-            with on_signal(lambda n: guest.stop(ENDINGS[n], 128 + n)): result = guest.run(a.max_seconds)
-        stopped = result.exit_code >= 124
-        write_stats(result.stats)
-        if a.command == 'demo': out.write(show_summary(result.stats))
-        out.flush(lambda: stopped)
+            try:
+                with on_signal(lambda n: guest.stop(ENDINGS[n], 128 + n)): result = guest.run(a.max_seconds)
+            finally: write_stats(stats_dict(guest.stats, guest.seconds))
+        if a.command == 'demo': out.write(show_summary(result.stats), always)
+        out.flush(always if result.exit_code >= 124 else never)
         if result.exit_code: complain(result.reason + ('; nobody reads standard output' if out.waiting else ''))
     return result.exit_code
 
@@ -324,9 +325,8 @@ def export_trace(
         return 0
     recording = load(a.file)
     out = target(a, EXPORTS[a.to])
-    data = export(recording, a.to, a.changes)
-    write_file(out, data)
-    tell(f'{out}: {len(recording):,} events, {len(data):,} bytes')
+    write_file(out, export(recording, a.to, a.changes))
+    tell(f'{out}: {len(recording):,} events')
     return 0
 
 # %% ../nbs/4_launcher/20_command_line.ipynb #45

@@ -7,8 +7,8 @@ __all__ = ['PAGE', 'MAX_MEMORY', 'ENGINE_ROOM', 'BUILT_IN', 'MARKER', 'COMMAND_L
            'CONSOLE_KEY', 'POWER_DOWN', 'SOON', 'LATE', 'LauncherError', 'parse_memory', 'check_memory',
            'check_seconds', 'check_room', 'read_file', 'read_image', 'Kernel', 'looks_like', 'read_program_headers',
            'check_segment', 'join_segments', 'find_entry', 'load_elf', 'setup_pagetables', 'boot_parameters',
-           'device_page', 'write_all', 'OutputError', 'descriptor', 'never', 'Output', 'named_hypercalls', 'Result',
-           'stats_dict', 'BadDma', 'Launcher', 'boot']
+           'device_page', 'write_all', 'OutputError', 'descriptor', 'never', 'always', 'Output', 'named_hypercalls',
+           'Result', 'stats_dict', 'BadDma', 'Launcher', 'boot']
 
 # %% ../nbs/4_launcher/10_launcher.ipynb #2
 import contextlib, errno, io, itertools, math, mmap, os, re, select, struct, sys, threading, time
@@ -297,8 +297,12 @@ def descriptor(
 
 # %% ../nbs/4_launcher/10_launcher.ipynb #32h
 def never() -> bool:
-    "Shall we give up?"
+    "Shall we give up? No."
     return False
+
+def always() -> bool:
+    "Shall we give up? Yes."
+    return True
 
 class Output:
     "A console's way out: bytes to a stream, whole and in order. OutputError if it is closed, or a write fails."
@@ -332,7 +336,7 @@ class Output:
         self.last = data[-1:]
         if self.fd is None: return self.write_through(data)
         with self.changed:
-            if self.thread is None:
+            if self.thread is None or not self.thread.is_alive():       # it does not survive a fork
                 self.thread = threading.Thread(target=self.pump, daemon=True, name='console')
                 self.thread.start()
             self.parts.append(data)
@@ -612,6 +616,7 @@ class Launcher:
     ) -> Result:
         "Run the Guest until it dies or is stopped. After a stop, or an exception that came in between, it can be run again."
         check_seconds(max_seconds)
+        if self.file is None: raise LauncherError(f'{self.name} has been closed')
         began = time.monotonic()
         try:
             with self.at_work(max_seconds):
@@ -648,6 +653,7 @@ class Launcher:
         try:
             while lg.dead is None:
                 if self.asked: return self.asked
+                if self.typed: self.handle_input()
                 try: self.handle_output(*self.next_output())
                 except OSError as e: self.answer(e)
         except BadDma as e: return str(e), 1
@@ -687,9 +693,6 @@ class Launcher:
 
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
-
-    def __del__(self):
-        with contextlib.suppress(Exception): self.close()
 
 # %% ../nbs/4_launcher/10_launcher.ipynb #42
 def boot(
