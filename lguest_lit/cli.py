@@ -284,7 +284,7 @@ def run_image(
                 with on_signal(lambda n: guest.stop(ENDINGS[n], 128 + n)): result = guest.run(a.max_seconds)
             finally: write_stats(stats_dict(guest.stats, guest.seconds))
         if a.command == 'demo': out.write(show_summary(result.stats), always)
-        out.flush(always if result.exit_code >= 124 else never)
+        if a.command == 'demo' or a.stats == '-': out.flush(always if result.exit_code >= 124 else never)
         if result.exit_code: complain(result.reason + ('; nobody reads standard output' if out.waiting else ''))
     return result.exit_code
 

@@ -307,7 +307,7 @@ def always() -> bool:
 class Output:
     "A console's way out: bytes to a stream, whole and in order. OutputError if it is closed, or a write fails."
     ROOM = 1 << 16     # bytes that may wait to be written before whoever writes more has to wait
-    GRACE = 0.3        # seconds for the rest, once somebody has said stop
+    GRACE = 0.2        # seconds for the rest, once somebody has said stop
 
     def __init__(self,
         stream,                       # text or binary; None: closed before we began
