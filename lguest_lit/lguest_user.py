@@ -136,6 +136,7 @@ class LguestFile:
                 return 0
             lg.break_out = True
             self.host.kick()
+            self.host.clock.wake()
             while lg.break_out and self.lg is lg and lg.dead is None:
                 if self.host.signal_pending: raise error(errno.EINTR)
                 self.unbroken.wait(0.05)

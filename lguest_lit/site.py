@@ -15,6 +15,7 @@ from pathlib import Path
 
 from nbdev.config import get_config
 
+from .build import COMPILER
 from .reference import Module, modules
 
 # %% ../nbs/7_mastery/92_site.ipynb #7
@@ -144,7 +145,7 @@ def run_it(
     repo = f'{c.user}/{c.repo}'
     return (f'\n<p class="run-it">Run this notebook: <a href="https://mybinder.org/v2/gh/{repo}/{c.branch}?urlpath=lab/tree/{notebook}">Binder</a> · '
             f'<a href="https://colab.research.google.com/github/{repo}/blob/{c.branch}/{notebook}">Colab</a> '
-            f'<span>(there, first: <code>%pip install git+{c.git_url}</code>)</span> · '
+            f'<span>(there, first: <code>%pip install git+{c.git_url} {COMPILER}</code>)</span> · '
             f'<a href="{c.git_url}/blob/{c.branch}/{notebook}">on GitHub</a></p>')
 
 # %% ../nbs/7_mastery/92_site.ipynb #33

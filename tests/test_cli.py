@@ -242,7 +242,7 @@ def test_trace(image, tmp_path):
     assert (recording.meta['image'], recording.meta['args'], recording.meta['clock']) == ('guest.elf', 'some words', 'wall')
     for to, ending in ('perfetto', 'json'), ('csv', 'csv'), ('parquet', 'parquet'):
         done = lguest('trace', path, '--to', to)
-        assert (done.returncode, done.stdout, done.stderr) == (0, b'', b'')
+        assert (done.returncode, done.stderr) == (0, b'') and done.stdout.startswith(f'{tmp_path}/t.{ending}: '.encode())
         assert (tmp_path/f't.{ending}').stat().st_size > 1000
     assert 'hypercall CRASH' in (tmp_path/'t.json').read_text()
     done = lguest('trace', '--to', 'csv', '--changes', '-o', '-', path)
@@ -306,7 +306,7 @@ def test_built_in_guests_and_their_arguments():
     done = lguest('run', 'first', 'ticks=20')
     assert done.returncode == 0 and done.stdout and done.stderr == b''
     done = lguest('run', 'minimal')
-    assert (done.returncode, done.stderr) == (1, b'lguest: CRASH: hello from the smallest Guest\n')
+    assert (done.returncode, done.stdout, done.stderr) == (0, b'hello from the smallest Guest\n', b'')
 
 
 def test_an_initrd_lies_at_the_top_of_memory_and_its_size_in_the_boot_parameters(image, tmp_path):
@@ -344,7 +344,7 @@ def test_view_writes_a_page(tmp_path):
     assert lguest('run', '--trace', file, 'first', 'ticks=5', 'quiet').returncode == 0
     done = lguest('view', '--no-open', file)
     page = tmp_path/'boot.html'
-    assert (done.returncode, done.stdout, done.stderr) == (0, b'', b'') and 'data-picture="timeline"' in page.read_text()
+    assert (done.returncode, done.stdout, done.stderr) == (0, f'{page}\n'.encode(), b'') and 'data-picture="timeline"' in page.read_text()
     assert lguest('view', '--no-open', '-o', tmp_path/'other.html', file).returncode == 0
     assert (tmp_path/'other.html').read_bytes() == page.read_bytes()
     refused(lguest('view', '--no-open', page), page)

@@ -527,7 +527,7 @@ static char input_page[PAGE_SIZE] __attribute__((aligned(PAGE_SIZE)));
 /* Somebody is typing. All we can do is to show that we are listening. */
 static void console_interrupt(void)
 {
-	u32 n = at_most(input.used_len, 255);
+	u32 n = at_most(input.used_len, 256);
 
 	input_page[n] = 0;
 	if (n && input_page[n - 1] == '\n')

@@ -1,4 +1,4 @@
-/* The smallest useful Guest: it introduces itself, and dies. */
+/* The smallest useful Guest: it introduces itself, says hello, and switches itself off. */
 #include "lguest.h"
 
 	/* The Launcher looks for these thirteen letters, and starts us right behind them. They could be an
@@ -14,15 +14,30 @@ start:
 	movl	$lguest_data - PAGE_OFFSET, %edx
 	int	$LGUEST_TRAP_ENTRY
 
+	/* To the console goes what a list of addresses and lengths describes: here one of each. */
+	movl	$LHCALL_SEND_DMA, %eax
+	movl	$LGUEST_CONSOLE_DMA_KEY, %edx
+	movl	$hello - PAGE_OFFSET, %ebx
+	int	$LGUEST_TRAP_ENTRY
+
+	/* There is no other way to leave; these two words say that it was meant. */
 	movl	$LHCALL_CRASH, %eax
-	movl	$message - PAGE_OFFSET, %edx
+	movl	$power_down - PAGE_OFFSET, %edx
 	int	$LGUEST_TRAP_ENTRY
 
 	/* The dead don't get here. */
 
 	.data
 message:
-	.asciz	"hello from the smallest Guest"
+	.ascii	"hello from the smallest Guest\n"
+power_down:
+	.asciz	"Power down"
+	.balign	4
+hello:
+	.long	0, message - PAGE_OFFSET
+	.fill	LGUEST_DMA_SECTIONS - 1, 4, 0
+	.word	power_down - message
+	.fill	LGUEST_DMA_SECTIONS - 1, 2, 0
 
 	/* The page that we share with the Host: all zero, but no hypercall waits in the ring, so all states are
 	 * "free". */

@@ -18,7 +18,8 @@ class Buffer:
         size: int, # bytes, a positive multiple of the page size
     ):
         if size <= 0 or size % PAGE_SIZE: raise ValueError(f"memory size {size} is not a positive multiple of {PAGE_SIZE}")
-        self.size, self.buf = size, mmap.mmap(-1, size)
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        self.size, self.buf = size, mmap.mmap(-1, size, flags=flags)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.buf))
         self.u8 = memoryview(self.buf)
         self.u32 = self.u8.cast('I')
