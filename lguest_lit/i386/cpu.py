@@ -19,7 +19,7 @@ from unicorn import x86_const as x86
 from .absent import nobody, read_physical
 from .descriptors import Tss, gate, segment
 from .engine import Engine
-from .guard import HLT, decoder_of, guard, look_on, stand_in
+from .guard import HLT, decoder_of, guard, look_on, on_suspect, stand_in
 from .memory import PhysicalMemory
 from .paging import PageFault
 from .ports import opcode_at
@@ -473,8 +473,7 @@ def hook_up(cpu):
             (x86.UC_X86_INS_SYSCALL, _FAST(guarded(cpu, lambda cpu, _: on_fast_call(cpu, UD, None)))))
     for insn, callback in ports + fast: cpu.engine.hook(UC_HOOK_INSN, callback, 1, 0, ctypes.c_int(insn))
     cpu._callbacks = hooks, ports, fast          # the engine does not keep them alive
-    look = look_on(cpu)
-    cpu._look = _BLOCK(guarded(cpu, lambda cpu, address, *_: look(address)))
+    cpu._look = _BLOCK(look_on(cpu, guarded(cpu, on_suspect)))
     wake(cpu)
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #113

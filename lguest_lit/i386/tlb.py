@@ -104,8 +104,8 @@ class TlbCPU(CPU):
     "A CPU with a modelled TLB: `tlb` maps a page number to (physical page, global?)."
     shortcuts = False                # they read the tables, past the cache
     def __init__(self, memory: PhysicalMemory):
-        super().__init__(memory)
         self.tlb, self.loaded, self.page_fault = {}, None, None
+        super().__init__(memory)
         self._more_callbacks = _FILL(guarded(self, fill, False)), _CODE(guarded(self, before_instruction))
         self.engine.uc.ctl_tlb_mode(UC_TLB_VIRTUAL)
         for kind, callback in zip((UC_HOOK_TLB_FILL, UC_HOOK_CODE), self._more_callbacks): self.engine.hook(kind, callback)
