@@ -307,7 +307,7 @@ def exception(
         else: return True
         if first == DF: return False
         vector, error = (DF, 0) if first is not None and doubles(first, second) else (second, why)
-        first, soft, resume = vector, False, resume | (EF_RF if vector in RESUME else 0)
+        first, soft, resume = vector, False, EF_RF if vector in RESUME else 0
 
 # %% ../../nbs/1_preparation/42_tasks.ipynb #1
 from unicorn import x86_const as x86
