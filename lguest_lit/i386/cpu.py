@@ -23,7 +23,7 @@ from .absent import nobody, read_physical
 from .cpuid import cpuid
 from .descriptors import Tss, gate, segment
 from .engine import AS_BITS, Engine
-from .guard import HLT, decoder_of, guard, look_on, stand_in
+from .guard import HLT, decoder_of, guard, look_on, on_suspect, stand_in
 from .memory import PhysicalMemory
 from .paging import PageFault
 from .ports import opcode_at
@@ -277,9 +277,9 @@ def on_block(cpu, current, _previous, _user):
         cpu.engine.flush_code()
         return come_back(cpu)
     cpu.engine.load()
-    code = cpu._fetch(block.pc, block.size)
+    code = cpu._fetch(block.pc, block.size + 14)
     note_int(cpu, code, block.pc)
-    held = cpu.state[cpu.f.HFLAGS] & 3 and guard(cpu, code, block.pc, block.icount)
+    held = cpu.state[cpu.f.HFLAGS] & 3 and guard(cpu, code, block.pc, block.icount, block.size)
     if held or longer: come_back(cpu)
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #60
@@ -679,8 +679,7 @@ def hook_up(cpu):
     asks = ((x86.UC_X86_INS_CPUID, _ASKS(guarded(cpu, on_cpuid, 1))), (x86.UC_X86_INS_RDTSC, _ASKS(guarded(cpu, on_rdtsc, 1))))
     for insn, callback in ports + fast + asks: cpu.engine.hook(UC_HOOK_INSN, callback, 1, 0, ctypes.c_int(insn))
     cpu._callbacks = hooks, ports, fast, asks    # the engine does not keep them alive
-    look = look_on(cpu)
-    cpu._look = _BLOCK(guarded(cpu, lambda cpu, address, *_: look(address)))
+    cpu._look = _BLOCK(look_on(cpu, guarded(cpu, on_suspect)))
     wake(cpu)
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #148

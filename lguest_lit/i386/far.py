@@ -8,6 +8,7 @@ __all__ = ['CALL_16', 'TSS_32', 'CALL_32', 'on_stack', 'returned_code', 'returne
            'v86_iret']
 
 # %% ../../nbs/1_preparation/47_far.ipynb #2
+from .paging import PageFault
 from .traps import (EF_IF, EF_IOPL, EF_NT, EF_RF, EF_TF, EF_VM, Fault, GP, NP, SS, TS, Segment, be_in, fetch_segment, fetch_words,
                                    find_code, find_stack, load, loaded, mark_accessed, push_frame, read_word,
                                    segment_of, TASK_GATE, task_gate, task_return)
@@ -23,6 +24,10 @@ def on_stack(
     "Words on the program's stack, read with its ring's rights. Raises PageFault."
     stack, user = loaded(cpu, 'SS'), cpu.state[cpu.f.HFLAGS] & 3 == 3
     esp, mask = cpu.state[cpu.f.ESP] + skip, 0xFFFFFFFF if stack.wide else 0xFFFF
+    if (esp & mask) + n * width <= mask:
+        try: together = read_word(cpu, stack.base + (esp & mask), n * width, user)
+        except PageFault: pass                           # then which of them is it?
+        else: return [together >> 8 * width * i & (1 << 8 * width) - 1 for i in range(n)]
     return [read_word(cpu, stack.base + (esp + width * i & mask), width, user) for i in reversed(range(n))][::-1]
 
 # %% ../../nbs/1_preparation/47_far.ipynb #11

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CANDIDATES', 'CALL_FAR', 'RETF_RELEASE', 'RETF', 'IRET', 'GROUP5', 'VM_BYTE', 'VM_BIT', 'WATCHED_RETURNS', 'HLT',
-           'JUMP_HERE', 'wide', 'held_back', 'decoder_of', 'first_held_back', 'vm_on_stack', 'look_on', 'hold_return',
+           'JUMP_HERE', 'wide', 'held_back', 'decoder_of', 'first_held_back', 'vm_on_stack', 'look_on', 'on_suspect',
            'watched', 'translate_with', 'guard', 'operand_address', 'call_target', 'far', 'stand_in']
 
 # %% ../../nbs/1_preparation/48_guard.ipynb #2
@@ -47,17 +47,19 @@ def decoder_of(cpu):
 
 def first_held_back(
     cpu,
-    code: bytes, # of a block
+    code: bytes, # of a block, and what lies behind it
     pc: int, # its linear address
     count: int, # instructions in it
+    size: int, # bytes in it
 ) -> int: # linear address; None if there is no such instruction
     "Find the first instruction of a block that the engine must not do."
     if not CANDIDATES.search(code): return None
     at = n = 0
-    for address, size, *_ in decoder_of(cpu).disasm_lite(code, pc):
-        if held_back(cpu, code[at:at + size]): return address
-        at, n = at + size, n + 1
-    if at < len(code): return pc + at                    # an instruction that we don't know
+    for address, length, *_ in decoder_of(cpu).disasm_lite(code, pc):
+        if n == count: break
+        if held_back(cpu, code[at:at + length]): return address
+        at, n = at + length, n + 1
+    if at < size: return pc + at                         # an instruction that we don't know
     return None if n == count else pc
 
 # %% ../../nbs/1_preparation/48_guard.ipynb #15
@@ -68,25 +70,32 @@ def vm_on_stack(cpu) -> bool:
     try: return bool(on_stack(cpu, 1, 1, VM_BYTE)[0] & VM_BIT)
     except PageFault: return False                       # the engine will find out for itself
 
-def look_on(cpu):
-    "A function to be called before an IRET that has been left to the engine: it holds it back if VM is set."
+def look_on(
+    cpu,
+    suspect, # called with what the engine says, and an exception that has come meanwhile, if any
+):
+    "What the engine is to call before an IRET that has been left to it: `suspect` if VM may be set."
     state, f, u32, u8, engine = cpu.state, cpu.f, cpu.u32, cpu.u8, cpu.engine
     esp, base, cr3, cr0, hidden = f.ESP, f.SS + 2, f.CR3, f.CR0, f.HFLAGS
-    def look(address):
-        if not engine.live: engine.load()
-        if state[hidden] & HF_SS32 and state[cr0] & CR0_PG:
-            at = state[base] + state[esp] + VM_BYTE
-            try:
+    def look(handle, address, _size, _user):
+        error = None
+        try:
+            if not engine.live: engine.load()
+            if state[hidden] & HF_SS32 and state[cr0] & CR0_PG:
+                at = state[base] + state[esp] + VM_BYTE
                 entry = u32[(state[cr3] >> 12 << 10) + (at >> 22)]
                 if entry & 0x81 == 1:                    # present; not a page of 4 MB
                     entry = u32[(entry >> 12 << 10) + (at >> 12 & 0x3FF)]
                     if entry & 1 and not u8[(entry & 0xFFFFF000) + (at & 0xFFF)] & VM_BIT: return
-            except IndexError: pass                      # where there is no memory
-        if cpu.returns.get(address) and state[hidden] & 3 in (1, 2) and vm_on_stack(cpu): hold_return(cpu, address)
+        except IndexError: pass                          # where there is no memory
+        except BaseException as interrupt: error = interrupt
+        suspect(handle, address, error)
     return look
 
-def hold_return(cpu, at: int):
-    "Leave the engine before the IRET at `at`, and never let it have that one again."
+def on_suspect(cpu, at: int, error):
+    "An IRET that may have VM set: leave the engine before it, and never let it have that one again."
+    if error: raise error
+    if not cpu.returns.get(at) or cpu.state[cpu.f.HFLAGS] & 3 not in (1, 2) or not vm_on_stack(cpu): return
     cpu.returns[at] = False
     cpu.engine.uc.ctl_remove_cache(at, at + 1)
     cpu._again = True
@@ -101,7 +110,7 @@ def watched(
 ) -> bool:
     "Is this an IRET that may be left to the engine while we look on?"
     insn, ring = cpu._fetch(at, 15), cpu.state[cpu.f.HFLAGS] & 3
-    if ring == 3 or insn[opcode_at(insn)] != IRET: return False
+    if ring == 3 or cpu._unlimited or insn[opcode_at(insn)] != IRET: return False
     if at not in cpu.returns and len(cpu.returns) < WATCHED_RETURNS and at & 0xFFF < 0xFFF:
         cpu.returns[at] = True
         cpu.engine.hook(UC_HOOK_BLOCK, cpu._look, at, at)
@@ -127,12 +136,13 @@ def translate_with(
 
 def guard(
     cpu,
-    code: bytes, # of a block
+    code: bytes, # of a block, and what lies behind it
     pc: int, # its linear address
     count: int, # instructions in it
+    size: int, # bytes in it
 ) -> bool: # must it be translated again?
     "Keep the first instruction that the engine must not do from it, if there is one in the block."
-    at = first_held_back(cpu, code, pc, count)
+    at = first_held_back(cpu, code, pc, count, size)
     if at is None: return False
     known = at in cpu.returns
     if not watched(cpu, at): translate_with(cpu, pc, at, bytes([HLT]))

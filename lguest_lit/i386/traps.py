@@ -101,7 +101,8 @@ def fetch_words(
     base, limit = (state[f.LDTR + 2], state[f.LDTR + 4]) if selector & 4 else (state[f.GDTR], state[f.GDTR + 2])
     if selector | 7 > limit: raise Fault(vector, selector & 0xFFFC | ext)
     at = base + (selector & 0xFFF8)
-    return read_word(cpu, at), read_word(cpu, at + 4)
+    both = read_word(cpu, at, 8)
+    return both & 0xFFFFFFFF, both >> 32
 
 def segment_of(
     selector: int,
@@ -306,7 +307,7 @@ def exception(
         else: return True
         if first == DF: return False
         vector, error = (DF, 0) if first is not None and doubles(first, second) else (second, why)
-        first, soft, resume = vector, False, resume | (EF_RF if vector in RESUME else 0)
+        first, soft, resume = vector, False, EF_RF if vector in RESUME else 0
 
 # %% ../../nbs/1_preparation/42_tasks.ipynb #1
 from unicorn import x86_const as x86

@@ -322,7 +322,7 @@ def test_every_feature_that_cpuid_promises_runs(bit):
         assert g.dead == 'CRASH: Power down'
 
 
-@pytest.mark.parametrize('insn, trap', (('sysenter', 13), ('rdmsr', 13), ('wrmsr', 13), ('movl %cr4, %eax', 13), ('rdpmc', 6), ('monitor', 6),
+@pytest.mark.parametrize('insn, trap', (('sysenter', 13), ('rdmsr', 13), ('wrmsr', 13), ('movl %cr4, %eax', 13), ('rdpmc', 13), ('monitor', 6),
                                         ('rdtscp', 6), ('rdrand %eax', 6), ('rdseed %eax', 6), ('rdpid %eax', 6), ('syscall', 6), ('vmcall', 6)))
 def test_what_cpuid_does_not_promise_is_refused(insn, trap):
     "Above all whatever would bring time or chance of its own into a Guest."
