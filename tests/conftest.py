@@ -21,6 +21,16 @@ BIN = Path(sys.executable).parent
 SITE_ENV = {**os.environ, 'PATH': f'{BIN}{os.pathsep}{os.environ.get("PATH", "")}'}
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark what asks for a browser or for the site, and say which tests belong into one process: those of a file, which share its
+    fixtures, and all those that look at the site, so that it is rendered once."""
+    for item in items:
+        asked = {'browser', 'site'} & set(item.fixturenames)
+        for name in asked: item.add_marker(name)
+        item.add_marker(pytest.mark.xdist_group('site' if 'site' in asked else item.path.stem))
+
+
 @pytest.fixture(scope='session')
 def root() -> Path:
     "The top of the project."

@@ -171,7 +171,6 @@ def test_site_shows_no_directives(site):
     assert set(shown) <= {'index.html', '90_reference.html', '91_docfilter.html', '92_site.html'}
 
 
-@pytest.mark.browser
 def test_pages_open_without_network_or_script_error(site, page):
     for name in ['index.html', 'nbs/index.html'] + [p.replace('.ipynb', '.html') for p in listed() if '/5_host/' in p][:1]:
         page.goto((site/name).as_uri())
