@@ -153,6 +153,7 @@ def test_sidebar_keeps_the_parts_and_their_order():
         assert entry['contents'] == sorted(entry['contents']), f'{entry["section"]}: the file names give the order'
 
 
+@pytest.mark.slow
 def test_site_renders_with_no_warning_and_no_broken_link(project_copy):
     "Two settings are for Quarto; smalldocs says that it runs no code and no filter, and that is all it may say."
     done = subprocess.run([BIN/'smalldocs', 'check', project_copy], capture_output=True, text=True, env=SITE_ENV)
@@ -181,6 +182,7 @@ def test_pages_open_without_network_or_script_error(site, page):
 
 # --- packaging -----------------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_wheel_holds_the_machine_code_and_its_source(project_copy, tmp_path):
     run('python', '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', tmp_path, project_copy, cwd=tmp_path)
     inside = set(zipfile.ZipFile(next(tmp_path.glob('*.whl'))).namelist())
