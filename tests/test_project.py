@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from conftest import SITE_ENV
 
@@ -198,6 +199,18 @@ def test_settings_keep_the_pins_that_belong_together():
     for pin in 'nbdev==2.4.14 fastcore>=1.12.3,<2 execnb>=0.1.12,<0.2 ghapi>=1.0.3,<2 ziglang==0.17.1'.split():
         assert pin in cfg['dev_requirements'].split()
     for extra in 'build', 'trace': assert set(cfg[f'{extra}_requirements'].split()) <= set(cfg['dev_requirements'].split())
+
+
+def test_the_lock_has_what_the_tools_need():
+    "A requirement that changes wants a new lock: `make lock`."
+    ini = configparser.ConfigParser(delimiters=['='])
+    ini.read(ROOT/'settings.ini')
+    needed = [Requirement(text) for name in ('requirements', 'dev_requirements') for text in ini['DEFAULT'][name].split()]
+    lines = (ROOT/'.ci/requirements-dev.lock').read_text().splitlines()
+    locked = dict(line.lower().replace('_', '-').split('==') for line in lines if not line.startswith('#'))
+    names = {str(r): r.name.lower().replace('_', '-') for r in needed}
+    wrong = {str(r): locked.get(names[str(r)]) for r in needed if names[str(r)] not in locked or locked[names[str(r)]] not in r.specifier}
+    assert not wrong, wrong
 
 
 def test_version_is_the_same_everywhere():

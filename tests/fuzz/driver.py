@@ -16,28 +16,34 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, deque
 from pathlib import Path
 
 from fuzz.cases import MAKERS, Dice, mutated
 
 HANG, MEMORY = 20, 3 << 30                   # seconds of processor time that a case may take; bytes that the process may hold
 POOL = 400                                   # cases of a target from which new ones are made
-KINDS = dict(exception='exceptions', **{'foreign bytes': 'foreign bytes'}, leak='leaks', wait='waits', memory='too much memory', tape='lives that a tape has changed', crash='crashes')
+KINDS = dict(exception='exceptions', **{'foreign bytes': 'foreign bytes'}, leak='leaks', wait='waits', memory='too much memory', tape='lives that a tape has changed', again='lives that were others the second time', crash='crashes')
 TURNS = 'hypercalls fragments tables fragments hypercalls fragments protocol fragments images recordings'.split()
 COMMAND = 'python tests/fuzz --repro'
 
 
 # --- the process with the Host -------------------------------------------------------------------------------------------
 
+def unlike(one: dict, other: dict) -> dict:
+    "In which way one life was not like the other, as far as they can be compared."
+    both = [key for key in ('reason', 'console', 'counts') if key in one and key in other]
+    return {key: (one[key], other[key]) for key in both if one[key] != other[key]}
+
+
 def tried(house, case: dict) -> dict:
     "A case without a tape and with one, which must not make a difference."
     from fuzz.house import Finding
     results = [house.try_case(case, taped) for taped in ((False,) if case['target'] == 'recordings' else (False, True))]
     plain, taped = results[0], results[-1]
-    same = [key for key in ('reason', 'console', 'counts') if key in plain and key in taped]
-    differences = {key: (plain[key], taped[key]) for key in same if plain[key] != taped[key]}
-    if differences: raise Finding('tape', f'another {" and ".join(sorted(differences))}', str(differences))
+    if differences := unlike(plain, taped):
+        if again := unlike(plain, house.try_case(case, False)): raise Finding('again', f'another {" and ".join(sorted(again))}', str(again))
+        raise Finding('tape', f'another {" and ".join(sorted(differences))}', str(differences))
     return dict(shape=plain['shape'], tries=len(results), hypercalls=sum(r.get('hypercalls', 0) for r in results), deeds=sum(r.get('deeds', 0) for r in results))
 
 
@@ -64,9 +70,10 @@ def work(pipe, dump: str):
 
 class Worker:
     "That process, seen from outside. One that hangs or falls is replaced."
-    def __init__(self): self.process = None
+    def __init__(self): self.process, self.history = None, deque(maxlen=64)
 
     def start(self):
+        self.history.clear()
         context = multiprocessing.get_context('fork')
         self.pipe, theirs = context.Pipe()
         self.dump = tempfile.NamedTemporaryFile(prefix='fuzz-', suffix='.txt')
@@ -104,6 +111,7 @@ class Worker:
     def run(self, case: dict) -> dict:
         "The answer for a case: what `tried` returns, or `kind`, `where` and `text` of what is wrong."
         if self.process is None: self.start()
+        self.history.append(case)
         began = self.cpu(), time.monotonic()
         try:
             self.pipe.send(case)
@@ -113,13 +121,32 @@ class Worker:
                 os.kill(self.process.pid, signal.SIGUSR1)
                 time.sleep(0.5)
                 return self.lost('memory', f'more than {MEMORY >> 30} GB') if hungry else self.lost('wait', 'never came back')
-            return self.pipe.recv()
+            answer = self.pipe.recv()
+            if 'kind' in answer: self.history.clear()            # it has a new Host
+            return answer
         except (EOFError, OSError):
             self.process.join(5)
             return self.lost('crash', f'the process fell (exit code {self.process.exitcode})')
 
+    def run_all(self, cases: list) -> dict:
+        "The answer for the last of some cases, on a Host that has seen the others and nothing else."
+        self.close()
+        for case in cases: answer = self.run(case)
+        return answer
+
 
 # --- the loop ------------------------------------------------------------------------------------------------------------
+
+def same(found: dict, answer: dict) -> bool: return (found['kind'], found['where']) == (answer.get('kind'), answer.get('where'))
+
+
+def reduced(worker: Worker, case: dict, before: list, found: dict) -> dict:
+    "The case made small; if it takes others before it, the fewest of the last ones that do are in its `before`."
+    if same(found, worker.run_all([case])): return smaller(worker, case, found)
+    for n in (1, 2, 4, 8, 16, 32, 64):
+        if same(found, worker.run_all([*before[-n:], case])): return {**case, 'before': before[-n:]}
+    return {**case, 'before': before[-64:]}
+
 
 def smaller(worker: Worker, case: dict, found: dict, tries: int = 80) -> dict:
     "The case without whatever is not needed for its being wrong."
@@ -131,7 +158,7 @@ def smaller(worker: Worker, case: dict, found: dict, tries: int = 80) -> dict:
             less = {**case, key: case[key][:at] + case[key][at + size:]}
             tries -= 1
             answer = worker.run(less)
-            if (answer.get('kind'), answer.get('where')) == (found['kind'], found['where']): case = less
+            if same(found, answer): case = less
             else: at += size
         if size == 1: break
         size = max(1, size//2)
@@ -156,9 +183,10 @@ class Campaign:
 
     def try_case(self, case: dict):
         "One case, and what follows from it."
+        before = list(self.worker.history)
         answer, target = self.worker.run(case), case['target']
         self.cases[target] += 1
-        if 'kind' in answer: self.wrong(case, answer)
+        if 'kind' in answer: self.wrong(case, before, answer)
         else:
             for key in ('tries', 'hypercalls', 'deeds'): self.counts[key] += answer[key]
             if target == 'fragments': self.counts['fragments'] += answer['deeds']
@@ -180,14 +208,14 @@ class Campaign:
         path.write_text(text + '\n')
         return path
 
-    def wrong(self, case: dict, answer: dict):
+    def wrong(self, case: dict, before: list, answer: dict):
         "Something was found: if it is new, make it small, keep it, and say so."
         self.counts[answer['kind']] += 1
         cause = answer['kind'], answer['where']
         if cause in self.found:
             self.found[cause][1] += 1
             return
-        case = smaller(self.worker, case, answer)
+        case = reduced(self.worker, case, before, answer)
         path = self.keep('found', case, dict(found=answer))
         self.found[cause] = [path, 1]
         print(f'\n{answer["kind"]}: {answer["where"]}\n  {COMMAND} {path}', flush=True)
@@ -231,7 +259,7 @@ def repeat(path: Path) -> int:
     "Try a case from a file; 1 if something is wrong with it."
     case, worker = json.loads(path.read_text()), Worker()
     case.pop('found', None)
-    answer = worker.run(case)
+    answer = worker.run_all([*case.pop('before', []), case])
     worker.close()
     print(f'{answer["kind"]}: {answer["where"]}\n{answer["text"]}' if 'kind' in answer else f'nothing is wrong: {answer["shape"]}')
     return int('kind' in answer)

@@ -54,6 +54,14 @@ def exception(e: BaseException) -> Finding:
     return Finding('exception', f'{type(e).__name__} in {place}: {text}', ''.join(traceback.format_exception(e)))
 
 
+def strict(read):
+    "The Launcher takes a LookupError for a DMA outside memory; one that came out of the Host is none."
+    def reads(*args):
+        try: return read(*args)
+        except LookupError as e: raise exception(e) from None
+    return reads
+
+
 class Ticking(WallClock):
     "The wall's clock, in the place of the one that holds hostile Guests on a leash."
     def hold(self, launcher, slice, seed): pass
@@ -158,6 +166,7 @@ class House(Hostile):
         with ExitStack() as stack:
             launcher = stack.enter_context(Launcher(image, mem=mem, args='ticks=3 quiet', host=host, fixes=FIXES[fixes], warn=lambda text: None))
             lg, stats = launcher.file.lg, launcher.stats
+            launcher.file.read = strict(launcher.file.read)
             host.clock.hold(launcher, case['slice'], case['noise'])
             tape = stack.enter_context(Recorder(lg)) if taped else None
             with Stopper(launcher.stop, WALL if wall else PATIENCE) as stopper: result = launcher.run()
