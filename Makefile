@@ -18,7 +18,7 @@ QUIET := XDG_CONFIG_HOME="$(VAR)/config" XDG_CACHE_HOME="$(VAR)/cache" XDG_DATA_
   IPYTHONDIR="$(VAR)/ipython" JUPYTER_CONFIG_DIR="$(VAR)/jupyter" JUPYTER_RUNTIME_DIR="$(VAR)/jupyter" \
   ZIG_GLOBAL_CACHE_DIR="$(VAR)/zig" ZIG_LOCAL_CACHE_DIR="$(VAR)/zig"
 # A socket's path must be short, so temporary files are in /tmp after all; they go when the command ends.
-QUIET := export TMPDIR="$$(mktemp -d)"; trap 'rm -rf "$$TMPDIR"' EXIT; $(QUIET)
+QUIET := mkdir -p "$(VAR)"; export TMPDIR="$$(mktemp -d)"; trap 'rm -rf "$$TMPDIR"' EXIT; $(QUIET)
 PIP   := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 export PIP_ROOT_USER_ACTION := ignore
 
@@ -42,7 +42,7 @@ run: $(VENV)/.run ## boot the built-in Guest and print what it says
 	@$(BIN)/lguest demo
 
 quick: $(VENV)/.dev ## the most telling tests, fewer examples, no browser: under a minute on two cores
-	@$(QUIET) LGUEST_LIT_EXAMPLES=300 $(TESTS) $(SPREAD) -m "not (slow or site or browser)" tests
+	@$(QUIET) LGUEST_LIT_EXAMPLES=100 $(TESTS) $(SPREAD) -m "not (slow or site or browser)" tests
 
 # What fails soonest comes first: the house rules take seconds, the lessons less than a minute.
 test: tools ## everything that a change has to pass, all lessons and all tests: five to ten minutes

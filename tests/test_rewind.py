@@ -20,6 +20,7 @@ def machine():
         yield machine
 
 
+@pytest.mark.slow
 def test_a_moment_is_the_same_from_wherever_one_comes(machine):
     dice, prints = random.Random(5), {}
     moments = [(dice.randrange(machine.end), dice.choice((0, 0, 1, 7, 30, 60))) for _ in range(25)]

@@ -30,10 +30,20 @@ COMMAND = 'python tests/fuzz --repro'
 
 # --- the process with the Host -------------------------------------------------------------------------------------------
 
+def leaves(value, name: str) -> dict:
+    "A dict of dicts, flat: {'counts traps 7': 1}."
+    if not isinstance(value, dict): return {name: value}
+    return {at: leaf for key, inner in value.items() for at, leaf in leaves(inner, f'{name} {key}').items()}
+
+
 def unlike(one: dict, other: dict) -> dict:
     "In which way one life was not like the other, as far as they can be compared."
     both = [key for key in ('reason', 'console', 'counts') if key in one and key in other]
-    return {key: (one[key], other[key]) for key in both if one[key] != other[key]}
+    mine, theirs = ({at: leaf for key in both for at, leaf in leaves(result[key], key).items()} for result in (one, other))
+    return {at: (mine.get(at), theirs.get(at)) for at in sorted({*mine, *theirs}) if mine.get(at) != theirs.get(at)}
+
+
+def kinds_of(differences: dict) -> str: return f'another {" and ".join(sorted({at.split()[0] for at in differences}))}'
 
 
 def tried(house, case: dict) -> dict:
@@ -42,8 +52,8 @@ def tried(house, case: dict) -> dict:
     results = [house.try_case(case, taped) for taped in ((False,) if case['target'] == 'recordings' else (False, True))]
     plain, taped = results[0], results[-1]
     if differences := unlike(plain, taped):
-        if again := unlike(plain, house.try_case(case, False)): raise Finding('again', f'another {" and ".join(sorted(again))}', str(again))
-        raise Finding('tape', f'another {" and ".join(sorted(differences))}', str(differences))
+        if again := unlike(plain, house.try_case(case, False)): raise Finding('again', kinds_of(again), str(again))
+        raise Finding('tape', kinds_of(differences), str(differences))
     return dict(shape=plain['shape'], tries=len(results), hypercalls=sum(r.get('hypercalls', 0) for r in results), deeds=sum(r.get('deeds', 0) for r in results))
 
 

@@ -281,7 +281,7 @@ def damaged(archive: bytes, steps: list) -> bytes:
         data = members.get(member, b'')
         if kind == 'json': members[member] = json_changed(data, where, what)
         elif kind == 'item' and len(data) > 128:
-            size = {'u1': 1, 'u2': 2, 'u4': 4, 'u8': 8}.get(re.search(rb"'descr': '[<|](u\d)'", data)[1].decode(), 1)
+            size = int((re.search(rb"'descr': '[<|]u(\d)'", data) or '01')[1])
             at = 128 + int(where*(len(data) - 128))//size*size
             members[member] = data[:at] + (what & (1 << 8*size) - 1).to_bytes(size, 'little') + data[at + size:]
         elif kind != 'item': members[member] = changed(data, [(kind, where, what)])
