@@ -53,10 +53,10 @@ test: tools ## everything that a change has to pass, all lessons and all tests: 
 long: tools ## what takes patience: BOOTS=1000 recorded boots, 100,000 random Guests, half an hour of fuzzing: about 90 minutes
 	@$(QUIET) $(BIN)/python tests/campaigns/boots.py --boots $(BOOTS) --workers $(JOBS)
 	@$(QUIET) LGUEST_LIT_EXAMPLES=100000 $(TESTS) $(SPREAD) tests/test_invariants.py tests/test_differential.py tests/test_hostile_guests.py
-	@$(QUIET) $(BIN)/python -m tests.fuzz --minutes 30
+	@$(QUIET) $(BIN)/python tests/fuzz --corpus "$(VAR)/fuzz" --minutes 30
 
 fuzz: $(VENV)/.dev ## random Guests, programs and files for MINUTES=10, on one core; REPRO=file repeats what it found
-	@$(QUIET) $(BIN)/python -m tests.fuzz --corpus "$(VAR)/fuzz" $(if $(REPRO),--repro "$(REPRO)",--minutes $(MINUTES))
+	@$(QUIET) $(BIN)/python tests/fuzz --corpus "$(VAR)/fuzz" $(if $(REPRO),--repro "$(REPRO)",--minutes $(MINUTES))
 
 # Found before the other by its path, so that everything else is what the tests use otherwise.
 unicorn: $(VENV)/.dev ## the i386 and the Host with the oldest engine that settings.ini allows (UNICORN=version for another): three minutes

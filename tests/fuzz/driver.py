@@ -25,7 +25,7 @@ HANG, MEMORY = 20, 3 << 30                   # seconds of processor time that a 
 POOL = 400                                   # cases of a target from which new ones are made
 KINDS = dict(exception='exceptions', **{'foreign bytes': 'foreign bytes'}, leak='leaks', wait='waits', memory='too much memory', tape='lives that a tape has changed', again='lives that were others the second time', crash='crashes')
 TURNS = 'hypercalls fragments tables fragments hypercalls fragments protocol fragments images recordings'.split()
-COMMAND = 'python tests/fuzz --repro'
+COMMAND = 'make fuzz REPRO='
 
 
 # --- the process with the Host -------------------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ class Campaign:
         case = reduced(self.worker, case, before, answer)
         path = self.keep('found', case, dict(found=answer))
         self.found[cause] = [path, 1]
-        print(f'\n{answer["kind"]}: {answer["where"]}\n  {COMMAND} {path}', flush=True)
+        print(f'\n{answer["kind"]}: {answer["where"]}\n  {COMMAND}{path}', flush=True)
 
     def replay(self, until: float):
         "What was kept before."
