@@ -11,7 +11,7 @@ from fuzz import driver
 from fuzz.cases import MAKERS, Dice, mutated
 from fuzz.house import Finding, House, changed, damaged
 
-SECONDS, CASES = 300, dict(hypercalls=60, tables=60, fragments=60, protocol=60, images=60, recordings=12)
+SECONDS, CASES = 600, dict(hypercalls=40, tables=40, fragments=30, protocol=60, images=40, recordings=12)
 
 
 @pytest.mark.slow

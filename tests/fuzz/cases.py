@@ -161,8 +161,17 @@ def rewritten(d: Dice) -> bytes:
     return b'\xe8' + le(0) + b'\x58\xc7\x40\x08' + d.rng.randbytes(4) + b'\x90'*4
 
 
+def virtual8086(d: Dice) -> bytes:
+    "The first megabytes are mapped, there is code at 0x5000, and an IRET of ring 1 or 3 that would like to run it as an 8086 does."
+    code = d.pick([b'\xfa\xeb\xfe', b'\xeb\xfe', nasty(d), d.junk(8)])[:8].ljust(8, b'\x90')
+    setup = store(PAGE_OFFSET + PGDIR, PTES | 7) + store(PAGE_OFFSET + 0x5000, *struct.unpack('<2I', code))
+    frame = b''.join(b'\x6a' + bytes([d.below(128)]) for _ in range(5)) + pushes(0x1000, d.pick([0x20002, 0x23002, 0x23202, 0x20202, 0x33002]), 0x500, 0)
+    return setup + hypercall(5, 1) + (TO_USER if d.often(0.5) else b'') + frame + b'\xcf'
+
+
 def fragment(d: Dice) -> bytes:
     "A piece of code."
+    if d.often(0.04): return virtual8086(d)
     parts = [d.pick([nasty, nasty, nasty, nasty, returns, returns, flags, flags, loads, loads, stacked, memory, rewritten, lambda d: transfer(d, d.selector()), lambda d: d.junk()])(d) for _ in range(d.below(1, 4))]
     return (TO_USER if d.often(0.5) else b'') + b''.join(parts)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from fuzz.cases import MAKERS, Dice, mutated
 
-HANG, MEMORY = 20, 3 << 30                   # seconds of processor time that a case may take; bytes that the process may hold
+HANG, MEMORY = 12, 3 << 30                   # seconds of processor time that a case may take; bytes that the process may hold
 POOL = 400                                   # cases of a target from which new ones are made
 KINDS = dict(exception='exceptions', **{'foreign bytes': 'foreign bytes'}, leak='leaks', wait='waits', memory='too much memory', tape='lives that a tape has changed', again='lives that were others the second time', crash='crashes')
 TURNS = 'hypercalls fragments tables fragments hypercalls fragments protocol fragments images recordings'.split()
