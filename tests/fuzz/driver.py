@@ -1,9 +1,9 @@
 """The loop: makes cases, has them tried in a process of their own, counts, and keeps what is worth it.
 
-A case that is wrong is made smaller, one deed after the other, as long as it stays wrong in the same way; then it is written to a
-file, with the command that repeats it. Cases with one cause (kind, and place in the Host) are counted, and the first one is kept.
-Cases after which a Guest has ended as none before are kept as well: they are tried first the next time, and new cases are made of
-old ones. Exit code 1 if anything was found."""
+A case that is wrong is made smaller, one deed after the other, as long as it stays wrong in the same way; then it is
+written to a file, with the command that repeats it. Cases with one cause (kind, and place in the Host) are counted, and the
+first one is kept. Cases after which a Guest has ended as none before are kept as well: they are tried first the next time,
+and new cases are made of old ones. Exit code 1 if anything was found."""
 import argparse
 import faulthandler
 import hashlib
@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import resource
 import signal
 import sys
@@ -19,16 +20,20 @@ import time
 from collections import Counter, deque
 from pathlib import Path
 
+import lguest_lit
 from fuzz.cases import MAKERS, Dice, mutated
 
-HANG, MEMORY = 12, 3 << 30                   # seconds of processor time that a case may take; bytes that the process may hold
-POOL = 400                                   # cases of a target from which new ones are made
-KINDS = dict(exception='exceptions', **{'foreign bytes': 'foreign bytes'}, leak='leaks', wait='waits', memory='too much memory', tape='lives that a tape has changed', again='lives that were others the second time', crash='crashes')
+PACKAGE = Path(lguest_lit.__file__).parent
+HANG, MEMORY = 12, 3 << 30       # seconds of processor time that a case may take; bytes that the process may hold
+POOL = 400                       # cases of a target from which new ones are made
+KINDS = {'exception': 'exceptions', 'foreign bytes': 'foreign bytes', 'leak': 'leaks', 'wait': 'waits',
+         'memory': 'too much memory', 'tape': 'lives that a tape has changed',
+         'again': 'lives that were others the second time', 'crash': 'crashes'}
 TURNS = 'hypercalls fragments tables fragments hypercalls fragments protocol fragments images recordings'.split()
 COMMAND = 'make fuzz REPRO='
 
 
-# --- the process with the Host -------------------------------------------------------------------------------------------
+# --- the process with the Host ----------------------------------------------------------------------------------------
 
 def leaves(value, name: str) -> dict:
     "A dict of dicts, flat: {'counts traps 7': 1}."
@@ -54,7 +59,8 @@ def tried(house, case: dict) -> dict:
     if differences := unlike(plain, taped):
         if again := unlike(plain, house.try_case(case, False)): raise Finding('again', kinds_of(again), str(again))
         raise Finding('tape', kinds_of(differences), str(differences))
-    return dict(shape=plain['shape'], tries=len(results), hypercalls=sum(r.get('hypercalls', 0) for r in results), deeds=sum(r.get('deeds', 0) for r in results))
+    together = {key: sum(result.get(key, 0) for result in results) for key in ('hypercalls', 'deeds')}
+    return dict(shape=plain['shape'], tries=len(results), **together)
 
 
 def work(pipe, dump: str):
@@ -113,8 +119,8 @@ class Worker:
     def lost(self, kind: str, why: str) -> dict:
         "It hangs, or is gone: where was it?"
         lines = Path(self.dump.name).read_text().splitlines()
-        ours = [line.strip() for line in lines if 'lguest_lit/' in line and 'tests/' not in line]
-        place = ours[0].rsplit('/', 1)[-1].split('"')[0] + ours[0].rsplit(' in ', 1)[-1].join(('.', '')) if ours else 'nowhere that we know'
+        ours = [re.search(r'(\w+)\.py", line \d+ in (\w+)', line) for line in lines if f'"{PACKAGE}' in line]
+        place = next((f'{found[1]}.{found[2]}' for found in ours if found), 'nowhere that we know')
         self.close()
         return dict(kind=kind, where=f'{why}: {place}', text='\n'.join(lines[:40]))
 
@@ -145,7 +151,7 @@ class Worker:
         return answer
 
 
-# --- the loop ------------------------------------------------------------------------------------------------------------
+# --- the loop ---------------------------------------------------------------------------------------------------------
 
 def same(found: dict, answer: dict) -> bool: return (found['kind'], found['where']) == (answer.get('kind'), answer.get('where'))
 
@@ -238,9 +244,10 @@ class Campaign:
             if case['target'] in self.targets: self.try_case(case)
 
     def line(self) -> str:
-        seconds, counts = time.monotonic() - self.began, self.counts
-        return (f'{seconds:.0f} s, {sum(self.cases.values())} cases ({sum(self.cases.values())/max(seconds, 1):.0f} a second): '
-                + ', '.join(f'{n} {target}' for target, n in self.cases.items()) + f'; {counts["hypercalls"]} hypercalls, {counts["fragments"]} fragments; {len(self.found)} found')
+        seconds, cases = time.monotonic() - self.began, sum(self.cases.values())
+        each = ', '.join(f'{n} {target}' for target, n in self.cases.items())
+        return (f'{seconds:.0f} s, {cases} cases ({cases/max(seconds, 1):.0f} a second): {each}; '
+                f'{self.counts["hypercalls"]} hypercalls, {self.counts["fragments"]} fragments; {len(self.found)} found')
 
     def tell(self):
         if self.quiet or time.monotonic() - self.told < 1: return
@@ -261,8 +268,10 @@ class Campaign:
 
     def summary(self) -> str:
         kinds = ', '.join(f'{self.counts[kind]} {name}' for kind, name in KINDS.items())
-        lines = [self.line(), f'{self.counts["tries"]} lives, {self.counts["hypercalls"]} hypercalls, {self.counts["deeds"]} deeds, of them {self.counts["fragments"]} fragments: {kinds}']
-        return '\n'.join(lines + [f'{n:6} × {kind}: {where}   {path}' for (kind, where), (path, n) in self.found.items()])
+        counts = self.counts
+        what = f'{counts["hypercalls"]} hypercalls, {counts["deeds"]} deeds, of them {counts["fragments"]} fragments'
+        found = [f'{n:6} × {kind}: {where}   {path}' for (kind, where), (path, n) in self.found.items()]
+        return '\n'.join([self.line(), f'{counts["tries"]} lives, {what}: {kinds}', *found])
 
 
 def repeat(path: Path) -> int:
@@ -271,8 +280,9 @@ def repeat(path: Path) -> int:
     case.pop('found', None)
     answer = worker.run_all([*case.pop('before', []), case])
     worker.close()
-    print(f'{answer["kind"]}: {answer["where"]}\n{answer["text"]}' if 'kind' in answer else f'nothing is wrong: {answer["shape"]}')
-    return int('kind' in answer)
+    wrong = 'kind' in answer
+    print(f'{answer["kind"]}: {answer["where"]}\n{answer["text"]}' if wrong else f'nothing is wrong: {answer["shape"]}')
+    return int(wrong)
 
 
 def main(args=None) -> int:
@@ -280,7 +290,8 @@ def main(args=None) -> int:
     parser = argparse.ArgumentParser(prog='python tests/fuzz', description=__doc__.splitlines()[0])
     parser.add_argument('--minutes', type=float, default=10)
     parser.add_argument('--cases', type=int, help='so many instead, at most')
-    parser.add_argument('--targets', nargs='+', choices=MAKERS, default=list(MAKERS), metavar='TARGET', help=f'some of {", ".join(MAKERS)}')
+    parser.add_argument('--targets', nargs='+', choices=MAKERS, default=list(MAKERS), metavar='TARGET',
+                        help=f'some of {", ".join(MAKERS)}')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--corpus', type=Path, help='where to keep cases, and what is found (default: a new folder in /tmp)')
     parser.add_argument('--repro', type=Path, help='try the case in this file, and nothing else')

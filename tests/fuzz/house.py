@@ -1,4 +1,5 @@
-"""The Host on which cases are tried, and what must be true afterwards. `House.try_case` returns what has happened, or raises `Finding`."""
+"""The Host on which cases are tried, and what must be true afterwards: `House.try_case` returns what has happened, or
+raises `Finding`."""
 import errno
 import io
 import json
@@ -20,20 +21,23 @@ from guests import guest as tiny_guest
 from test_hostile_guests import COUNTER, GATED, MEM, House as Hostile
 from test_hostile_guests import image as hostile_image
 
+import lguest_lit
 from lguest_lit.build import image_path
 from lguest_lit.clock import WallClock
 from lguest_lit.launcher import Launcher, LauncherError
 from lguest_lit.lg import Fixes, LauncherMemory
 from lguest_lit.lguest_user import LguestFile
 from lguest_lit.pictures.timeline import Timeline
-from lguest_lit.trace import Recorder, TraceError, changes_frame, develop, export, load, record, registers_at, shadow_at, to_bytes
+from lguest_lit.trace import (Recorder, TraceError, changes_frame, develop, export, load, record, registers_at, shadow_at,
+                              to_bytes)
 
 MAX_WAIT = 1.0                        # seconds of processor time from a stop being asked for to its coming true
 PATIENCE, WALL = 2.0, 0.03            # seconds until what takes long is stopped; a Guest that runs by the wall's clock
 MAX_FILE = 10.0                       # seconds of processor time for a damaged file
 INTRODUCTION = 3 + len(GATED)          # hypercalls of a hostile Guest before its deeds
+PACKAGE = str(Path(lguest_lit.__file__).parent)
 FIXES = dict(lguest=Fixes(), seed=Fixes.seed())
-ERRNOS = {errno.EINVAL, errno.EFAULT, errno.EBUSY, errno.ENOENT, errno.EPERM, errno.EAGAIN, errno.EINTR, errno.ENOSPC, errno.ENOMEM, errno.ENXIO}
+ERRNOS = {getattr(errno, name) for name in 'EINVAL EFAULT EBUSY ENOENT EPERM EAGAIN EINTR ENOSPC ENOMEM'.split()}
 
 
 class Finding(Exception):
@@ -48,7 +52,7 @@ def words_of(text: str) -> str: return re.sub(r'0x[0-9a-f]+|-?\d+', '#', text)
 
 def exception(e: BaseException) -> Finding:
     "An exception that came out of the Host: the innermost of our own functions tells causes apart."
-    frames = [f for f in traceback.extract_tb(e.__traceback__) if 'lguest_lit' in f.filename and 'tests' not in f.filename]
+    frames = [f for f in traceback.extract_tb(e.__traceback__) if f.filename.startswith(PACKAGE)]
     place = f'{Path(frames[-1].filename).stem}.{frames[-1].name}' if frames else 'the test'
     text = '' if isinstance(e, MemoryError) else words_of(str(e))[:100]
     return Finding('exception', f'{type(e).__name__} in {place}: {text}', ''.join(traceback.format_exception(e)))
@@ -85,7 +89,8 @@ class Stopper:
         now = time.clock_gettime(self.clock)
         self.timer.cancel()
         self.timer.join()
-        if kind is None and self.asked and now - self.asked > MAX_WAIT: raise Finding('wait', 'a stop took too long', f'{now - self.asked:.1f} s')
+        if kind is None and self.asked and now - self.asked > MAX_WAIT:
+            raise Finding('wait', 'a stop took too long', f'{now - self.asked:.1f} s')
 
 
 class House(Hostile):
@@ -101,7 +106,7 @@ class House(Hostile):
         "What became of a case: the same things whether there was a tape or not."
         return getattr(self, f'try_{case["target"]}', self.try_guest)(case, taped)
 
-    # --- what must be true -----------------------------------------------------------------------------------------------
+    # --- what must be true ------------------------------------------------------------------------------------------------
 
     def watched(self, do, fixes='lguest', clock=None):
         "Do something with a Guest, and look at everything else."
@@ -120,10 +125,13 @@ class House(Hostile):
             host.signal_pending = False
         self.compare()
         if mem.refs != refs and fixes != 'seed':                # the seed leaks a page in SET_PTE, by design
-            raise Finding('leak', 'references', str([(hex(n), a, b) for n, (a, b) in enumerate(zip(refs, mem.refs)) if a != b][:20]))
-        if host.guests.count(None) != 15 or len(host.dma_bindings) or self.leash.alarms: raise Finding('leak', 'a slot, a DMA binding or an alarm', f'{host.guests} {self.leash.alarms}')
+            wrong = [(hex(n), a, b) for n, (a, b) in enumerate(zip(refs, mem.refs)) if a != b]
+            raise Finding('leak', 'references', f'frame, before, after: {wrong[:20]}')
+        if host.guests.count(None) != 15 or host.dma_bindings or self.leash.alarms:
+            raise Finding('leak', 'a slot, a DMA binding or an alarm', f'{host.guests} {self.leash.alarms}')
         now, kept = host.cpu.registers(), 'esp cs ss ds es cr3 cr4'.split()
-        if any(now[name] != registers[name] for name in kept): raise Finding('foreign bytes', "the Host's registers", f'{registers}\n{now}')
+        if any(now[name] != registers[name] for name in kept):
+            raise Finding('foreign bytes', "the Host's registers", f'{registers}\n{now}')
         self.visit()
         return result
 
@@ -134,21 +142,23 @@ class House(Hostile):
             now, then = (bytearray(memory[pfn].tobytes()) for memory in (self.memory, self.before))
             for at, n in self.excluded():
                 if at >> 12 == pfn: now[at & 0xFFF:(at & 0xFFF) + n] = then[at & 0xFFF:(at & 0xFFF) + n] = bytes(n)
-            words += [f'{(pfn << 12) + n:#x}: {then[n:n + 4].hex()} {now[n:n + 4].hex()}' for n in range(0, 4096, 4) if now[n:n + 4] != then[n:n + 4]]
-        if words: raise Finding('foreign bytes', 'memory outside the Guest', f'{len(words)} words: ' + ' '.join(words[:20]))
+            words += [f'{(pfn << 12) + n:#x}: {then[n:n + 4].hex()} {now[n:n + 4].hex()}'
+                      for n in range(0, 4096, 4) if now[n:n + 4] != then[n:n + 4]]
+        if words: raise Finding('foreign bytes', 'memory outside the Guest', f'{len(words)} words: {" ".join(words[:20])}')
 
     def worn(self) -> bool:
         "Has the seed leaked so much that Guests would begin to die of it?"
         return self.host.mem.nframes - self.host.mem.in_use < 3*(MEM >> 12)//2
 
-    # --- Guests ----------------------------------------------------------------------------------------------------------
+    # --- Guests -----------------------------------------------------------------------------------------------------------
 
     def try_guest(self, case: dict, taped: bool) -> dict:
         deeds = [bytes.fromhex(deed) for deed in case['deeds']]
         return self.life(hostile_image(deeds, bytes.fromhex(case['kinds']), case['introduced']), case, taped)
 
     def try_images(self, case: dict, taped: bool) -> dict:
-        base = tiny_guest(hypercall(13, 0, string_at(0)) + hypercall(2, string_at(2)), (dma((string_at(1), 5)), b'hello', b'end\0')) if case['base'] == 'tiny' else image_path(case['base']).read_bytes()
+        base = image_path(case['base']).read_bytes() if case['base'] != 'tiny' else tiny_guest(
+            hypercall(13, 0, string_at(0)) + hypercall(2, string_at(2)), (dma((string_at(1), 5)), b'hello', b'end\0'))
         image = changed(base, case['steps'])
         began = time.process_time()
         try: return self.life(image, case, taped, '2M' if case['base'] != 'first' else '4M')
@@ -164,7 +174,8 @@ class House(Hostile):
     def live(self, image, case, taped, mem, wall, fixes) -> dict:
         host = self.host
         with ExitStack() as stack:
-            launcher = stack.enter_context(Launcher(image, mem=mem, args='ticks=3 quiet', host=host, fixes=FIXES[fixes], warn=lambda text: None))
+            launcher = stack.enter_context(Launcher(image, mem=mem, args='ticks=3 quiet', host=host, fixes=FIXES[fixes],
+                                                    warn=lambda text: None))
             lg, stats = launcher.file.lg, launcher.stats
             launcher.file.read = strict(launcher.file.read)
             host.clock.hold(launcher, case['slice'], case['noise'])
@@ -174,25 +185,30 @@ class House(Hostile):
                 launcher.typed.append(bytes.fromhex(case['typed']))
                 try: launcher.handle_input()
                 except LookupError: pass                          # a DMA outside memory: the Launcher gives up
-            if lg.dead is not None and launcher.file.read(1023) != lg.dead.encode('latin-1')[:1022] + b'\0': raise Finding('exception', 'last words', repr(lg.dead))
-            deeds = min(int.from_bytes(launcher.mm.ram[COUNTER:COUNTER + 4], 'little'), len(case.get('deeds', ())))
+            if lg.dead is not None and launcher.file.read(1023) != lg.dead.encode('latin-1')[:1022] + b'\0':
+                raise Finding('exception', 'last words', repr(lg.dead))
+            begun = int.from_bytes(launcher.mm.ram[COUNTER:COUNTER + 4], 'little')
+            deeds = min(begun, len(case.get('deeds', ())))
             if tape and len(case.get('deeds', case.get('steps'))) % 4 == 0: check_tape(tape, launcher)
             counts = stats.as_dict()
             calls = sum(n for kind in ('sync', 'async') for n in counts['hypercalls'].get(kind, {}).values())
-            said = dict(reason=result.reason, console=result.console, counts=counts) if not wall and not stopper.asked else {}
+            cut = wall or stopper.asked                               # when, is another matter each time
+            said = {} if cut else dict(reason=result.reason, console=result.console, counts=counts)
             traps = sorted(vector for vector, n in counts['traps'].items() if n)
             calls = max(0, calls - INTRODUCTION) if case.get('introduced') else calls
             return dict(**said, hypercalls=calls, deeds=deeds, shape=f'{words_of(result.reason)} {traps}')
 
-    # --- /dev/lguest -----------------------------------------------------------------------------------------------------
+    # --- /dev/lguest ------------------------------------------------------------------------------------------------------
 
-    def try_protocol(self, case: dict, taped: bool) -> dict: return self.watched(lambda: self.converse(case, taped), case['fixes'])
+    def try_protocol(self, case: dict, taped: bool) -> dict:
+        return self.watched(lambda: self.converse(case, taped), case['fixes'])
 
     def converse(self, case: dict, taped: bool) -> dict:
         "Each request, and what came of it."
         host, answers = self.host, []
         mm = LauncherMemory(host.mem, MEM//4096 + 1)
-        image = tiny_guest(hypercall(12, 0, string_at(3), 1 << 8 | 1) + hypercall(13, 4, string_at(0)) + b'\xeb\xfe', (dma((string_at(1), 5)), b'hello', b'', dma((string_at(1), 5))))
+        asks = hypercall(12, 0, string_at(3), 1 << 8 | 1) + hypercall(13, 4, string_at(0)) + b'\xeb\xfe'
+        image = tiny_guest(asks, (dma((string_at(1), 5)), b'hello', b'', dma((string_at(1), 5))))
         mm.write(0x100000, image[84:])
         for n in range(512): mm.write(MEM - 0x2000 + 4*n, struct.pack('<I', n << 12 | 7))
         mm.write(MEM - 0x1000 + 4*768, struct.pack('<I', MEM - 0x2000 | 7))
@@ -214,7 +230,9 @@ class House(Hostile):
                 device.close()
                 mm.close()
         said = {} if stopper.asked else dict(reason=' '.join(answers))
-        return dict(**said, shape=' '.join(sorted(set(zip_kinds(case['steps'], answers)))))
+        kinds = {f'{step[0]}{step[1][:2] if step[0] == "write" else ""}:{words_of(answer)[:12]}'
+                 for step, answer in zip(case['steps'], answers)}
+        return dict(**said, shape=' '.join(sorted(kinds)))
 
     def request(self, device, mm, kind, *more):
         if kind == 'close': return device.close()
@@ -225,7 +243,7 @@ class House(Hostile):
         self.host.signal_pending = data[:4] == b'\3\0\0\0'          # somebody who breaks in waits; a signal ends that
         return device.write(data, task or None)
 
-    # --- recordings ------------------------------------------------------------------------------------------------------
+    # --- recordings -------------------------------------------------------------------------------------------------------
 
     def try_recordings(self, case: dict, taped: bool) -> dict:
         "A damaged recording is refused in a line, or can be looked at in each way that there is."
@@ -239,14 +257,12 @@ class House(Hostile):
                 for to in 'perfetto', 'csv': export(recording, to)
                 changes_frame(recording)
                 Timeline(recording).page()
-                for n in {0, len(recording)//2, len(recording) - 1}: registers_at(recording, n), shadow_at(recording, n)
+                for n in {0, len(recording)//2, len(recording) - 1}: (registers_at(recording, n), shadow_at(recording, n))
                 reason = 'can be read'
             except TraceError as e: reason = str(e).replace(folder, '')
-        if (took := time.process_time() - began) > MAX_FILE: raise Finding('wait', 'a recording kept us too long', f'{took:.1f} s: {reason}')
+        if (took := time.process_time() - began) > MAX_FILE:
+            raise Finding('wait', 'a recording kept us too long', f'{took:.1f} s: {reason}')
         return dict(reason=reason, shape=words_of(reason)[:80])
-
-
-def zip_kinds(steps, answers): return (f'{step[0]}{step[1][:2] if step[0] == "write" else ""}:{words_of(answer)[:12]}' for step, answer in zip(steps, answers))
 
 
 def check_tape(tape, launcher):
@@ -258,7 +274,7 @@ def check_tape(tape, launcher):
         load(path)
 
 
-# --- damage --------------------------------------------------------------------------------------------------------------
+# --- damage -----------------------------------------------------------------------------------------------------------
 
 def changed(data: bytes, changes: list) -> bytes:
     "A file with these changes: (kind, where, what)."
