@@ -47,7 +47,7 @@ class Finding(Exception):
         self.kind, self.where, self.text = kind, where, text
 
 
-def words_of(text: str) -> str: return re.sub(r'0x[0-9a-f]+|-?\d+', '#', text)
+def words_of(text: str) -> str: return re.sub(r'-?0x[0-9a-f]+|-?\d+', '#', text)
 
 
 def exception(e: BaseException) -> Finding:
