@@ -18,11 +18,22 @@ QUIET := XDG_CONFIG_HOME="$(VAR)/config" XDG_CACHE_HOME="$(VAR)/cache" XDG_DATA_
   IPYTHONDIR="$(VAR)/ipython" JUPYTER_CONFIG_DIR="$(VAR)/jupyter" JUPYTER_RUNTIME_DIR="$(VAR)/jupyter" \
   ZIG_GLOBAL_CACHE_DIR="$(VAR)/zig" ZIG_LOCAL_CACHE_DIR="$(VAR)/zig"
 # A socket's path must be short, so temporary files are in /tmp after all; they go when the command ends.
-QUIET := export TMPDIR="$$(mktemp -d)"; trap 'rm -rf "$$TMPDIR"' EXIT; $(QUIET)
+QUIET := mkdir -p "$(VAR)"; export TMPDIR="$$(mktemp -d)"; trap 'rm -rf "$$TMPDIR"' EXIT; $(QUIET)
 PIP   := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help run test docs lab nbs check-nbs export browser clean
+# What `make .venv/.dev` installs, to the version; `make lock` writes it, and `make LOCK= …` takes the newest instead.
+LOCK  ?= .ci/requirements-dev.lock
+JOBS  ?= $(shell nproc 2>/dev/null || echo 2)
+TESTS := $(BIN)/python -m pytest -q --basetemp="$(VAR)/pytest"
+# Tests of one group stay in one process, and the groups begin in the order in which tests/conftest.py puts them.
+SPREAD := -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+# The oldest Unicorn that settings.ini allows.
+UNICORN ?= $(shell sed -nE 's/^requirements = .*unicorn>=([0-9.]+).*/\1/p' settings.ini)
+MINUTES ?= 10
+BOOTS ?= 1000
+
+.PHONY: help run quick test long fuzz unicorn docs lab nbs check-nbs export lock tools clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -30,9 +41,29 @@ help: ## this list
 run: $(VENV)/.run ## boot the built-in Guest and print what it says
 	@$(BIN)/lguest demo
 
-test: browser ## notebooks and package agree, every lesson cell runs, every test passes
-	@$(QUIET) $(BIN)/nbdev_test --n_workers 2
-	@$(QUIET) $(BIN)/python -m pytest -q --basetemp="$(VAR)/pytest" tests
+quick: $(VENV)/.dev ## the most telling tests, fewer examples, no browser: under a minute on two cores
+	@$(QUIET) LGUEST_LIT_EXAMPLES=100 $(TESTS) $(SPREAD) -m "not (slow or site or browser)" tests
+
+# What fails soonest comes first: the house rules take seconds, the lessons less than a minute.
+test: tools ## everything that a change has to pass, all lessons and all tests: five to ten minutes
+	@$(QUIET) $(TESTS) -x -m "not (slow or site or browser)" tests/test_project.py tests/test_marks.py
+	@$(QUIET) $(BIN)/nbdev_test --n_workers $(JOBS)
+	@$(QUIET) $(TESTS) $(SPREAD) tests
+
+long: tools ## what takes patience: BOOTS=1000 recorded boots, 100,000 random Guests, half an hour of fuzzing: about 90 minutes
+	@$(QUIET) $(BIN)/python tests/campaigns/boots.py --boots $(BOOTS) --workers $(JOBS)
+	@$(QUIET) LGUEST_LIT_EXAMPLES=100000 $(TESTS) $(SPREAD) tests/test_invariants.py tests/test_differential.py tests/test_hostile_guests.py
+	@$(QUIET) $(BIN)/python tests/fuzz --corpus "$(VAR)/fuzz" --minutes 30
+
+fuzz: $(VENV)/.dev ## random Guests, programs and files for MINUTES=10, on one core; REPRO=file repeats what it found
+	@$(QUIET) $(BIN)/python tests/fuzz --corpus "$(VAR)/fuzz" $(if $(REPRO),--repro "$(REPRO)",--minutes $(MINUTES))
+
+# Found before the other by its path, so that everything else is what the tests use otherwise.
+unicorn: $(VENV)/.dev ## the i386 and the Host with the oldest engine that settings.ini allows (UNICORN=version for another): three minutes
+	@[ -d "$(VAR)/unicorn-$(UNICORN)" ] || $(PIP) --no-deps --target "$(VAR)/unicorn-$(UNICORN)" unicorn==$(UNICORN)
+	@$(QUIET) PYTHONPATH="$(VAR)/unicorn-$(UNICORN)" $(BIN)/nbdev_test --n_workers $(JOBS) --path nbs/1_preparation
+	@$(QUIET) PYTHONPATH="$(VAR)/unicorn-$(UNICORN)" $(TESTS) $(SPREAD) -m "not (slow or site or browser)" \
+	  --ignore tests/test_project.py --ignore tests/test_marks.py tests
 
 docs: $(VENV)/.dev ## the site, into _docs/
 	@$(QUIET) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/smalldocs render . 2> >(grep -Ev '(execute.enabled|ipynb-filters) is ignored|-render: ' >&2)
@@ -79,17 +110,30 @@ $(VENV)/.run: settings.ini setup.py pyproject.toml | $(BIN)/python
 	@$(PIP) -e .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.run
+$(VENV)/.dev: $(VENV)/.run $(LOCK)
 	@echo "installing the notebook and test tools into $(VENV)/ (a minute or two the first time)"
-	@$(PIP) -e '.[dev]'
+	@$(PIP) $(if $(LOCK),-c $(LOCK)) -e '.[dev]'
 	@touch $@
 
-# A real browser for the tests of the rendered pages, and the library that Playwright's driver wants. Without them those
-# tests are skipped, and say so.
-browser: $(VENV)/.dev
-	@if ! command -v chromium chromium-browser google-chrome >/dev/null || ! $(BIN)/playwright --version >/dev/null 2>&1; then \
+# The oldest Python that we support makes the lock: what it can install, the newer ones can too.
+lock: $(BIN)/python ## the newest development tools, written down in .ci/requirements-dev.lock: two minutes
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "make the lock with Python 3.11: make clean, make lock PYTHON=python3.11")'
+	@rm -rf $(VENV)/lock && $(BIN)/python -m venv $(VENV)/lock
+	@$(VENV)/lock/bin/python -m pip install --quiet --disable-pip-version-check --no-input -e '.[dev]'
+	@{ echo "# Made by make lock: what pip chose for lguest_lit[dev]. Facts and reasons are in settings.ini."; \
+	   $(VENV)/lock/bin/python -m pip --disable-pip-version-check freeze --exclude-editable; } > .ci/requirements-dev.lock
+	@rm -rf $(VENV)/lock
+
+# What the tests want of Debian: a browser for the rendered pages, with the library that Playwright's driver loads, and an
+# assembler. Root gets it; anybody else is told, and what needs it is skipped by name.
+tools: $(VENV)/.dev
+	@wanted=; \
+	command -v chromium chromium-browser google-chrome >/dev/null || wanted="chromium"; \
+	$(BIN)/playwright --version >/dev/null 2>&1 || wanted="$$wanted libatomic1"; \
+	command -v nasm >/dev/null || wanted="$$wanted nasm"; \
+	if [ -n "$$wanted" ]; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    echo "installing chromium for the browser tests"; export DEBIAN_FRONTEND=noninteractive; \
-	    { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium libatomic1; } </dev/null >/dev/null 2>&1 \
-	      || echo "apt-get failed: the browser tests will be skipped"; \
-	  else echo "no chromium: the browser tests will be skipped (on Debian: sudo apt-get install chromium libatomic1)"; fi; fi
+	    echo "installing for the tests:" $$wanted; export DEBIAN_FRONTEND=noninteractive; \
+	    { apt-get update -qq && apt-get install -qq -y --no-install-recommends $$wanted; } </dev/null >/dev/null 2>&1 \
+	      || echo "apt-get failed: the tests that need them will be skipped:" $$wanted; \
+	  else echo "missing, and the tests that need them will be skipped (on Debian: sudo apt-get install" $$wanted")"; fi; fi

@@ -915,7 +915,7 @@ def bytes_named(
     "What a recording was made with. TraceError unless it is the very same; a name in a recording is only good for what is built in."
     if given is None and name in BUILT_IN: given = name
     if given is None: raise TraceError(f'it was recorded with {name}, which is not at hand: say where it is')
-    data = given if isinstance(given, bytes) else read_file(given, 'file')
+    data = given if isinstance(given, bytes) else read_file(given, 'image' if name in BUILT_IN else 'file')
     if hashlib.sha256(data).hexdigest() != sha256: raise TraceError(f'it was recorded with another {name} than this one')
     return data
 

@@ -21,6 +21,18 @@ BIN = Path(sys.executable).parent
 SITE_ENV = {**os.environ, 'PATH': f'{BIN}{os.pathsep}{os.environ.get("PATH", "")}'}
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Mark what asks for a browser or for the site, and say which tests belong into one process: those of a file, which share its
+    fixtures, and all those that look at the site, so that it is rendered once. Where there are several processes, one begins with
+    the site, which takes longest."""
+    def group(item): return 'site' if {'site', 'project_copy'} & set(item.fixturenames) else item.path.stem
+    for item in items:
+        for name in {'browser', 'site'} & set(item.fixturenames): item.add_marker(name)
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    if hasattr(config, 'workerinput'): items.sort(key=lambda item: group(item) != 'site')
+
+
 @pytest.fixture(scope='session')
 def root() -> Path:
     "The top of the project."

@@ -15,6 +15,7 @@ from lguest_lit import cli
 from lguest_lit.trace import load
 from lguest_lit.kernel import HostError
 
+pytestmark = pytest.mark.slow    # each test is a process or two
 SPIN = b'\xeb\xfe'    # jmp .
 MARK = b'GenuineLguest'
 V = LOAD_AT + PAGE_OFFSET

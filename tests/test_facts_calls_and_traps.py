@@ -63,7 +63,7 @@ def irq(g, n): assert g.request(2, n) == 0
 def woken(g):
     "A turn of a halted Guest. If it sleeps on, a signal ends that, not the patience of whoever runs the tests."
     assert g.lg.halted
-    timer = threading.Timer(5, setattr, (g.host, 'signal_pending', True))
+    timer = threading.Timer(60, setattr, (g.host, 'signal_pending', True))
     timer.start()
     try: g.turn()
     finally: timer.cancel()
@@ -110,14 +110,14 @@ def test_04_eax_is_kept():
     with Workbench('\n'.join(f'hcall {c}\nmovl %eax, seen + {4*n}' for n, c in enumerate(CALLS))
                    + f'\nlast: hcall 0\ncrash one\n{DATA}{TEXTS}.balign 4\nseen: .fill 16, 4, 0x55\ntables = 0x300000') as g:
         g.address_space(0x300000, {})
-        assert g.run(10).reason == 'CRASH: one'
+        assert g.run(60).reason == 'CRASH: one'
         assert [g.word(g.pa('seen') + 4*n) for n in range(len(CALLS))] == [0, 3, 4, 5, 5, 6, 7, 8, 9, 14, 15, 16]
 
 
 def test_04_eax_is_kept_by_halt_and_send():
     with Workbench(f'gate 32, woken\nhcall 13, $0, $buffer - PAGE_OFFSET\nsent: movl %eax, seen\nhcall 9, $5000\nhcall 10\ncrash two\n'
                    f'woken: movl %eax, seen + 4\ncrash one\n{DATA}buffer: .fill 100, 1, 0\n{TEXTS}.balign 4\nseen: .fill 2, 4, 0x55') as g:
-        assert g.run(10).reason == 'CRASH: one'
+        assert g.run(60).reason == 'CRASH: one'
         assert [g.word(g.pa('seen')), g.word(g.pa('seen') + 4)] == [13, 10]
 
 
@@ -126,7 +126,7 @@ def test_04_two_calls_answer_in_eax():
     text = '\n'.join(f'hcall {c}\nmovl %eax, seen + {4*n}' for n, c in enumerate(('11', *binds)))
     with Host(memory=16 << 20, clock=OneTurn(now=1_234_567_890_500_000_000)) as host, \
             Workbench(f'{text}\n crash one\n{DATA}{TEXTS}.balign 4\nseen: .fill 5, 4, 0x55\nbuffer = 0x300000', host=host) as g:
-        assert g.run(10).reason == 'CRASH: one'
+        assert g.run(60).reason == 'CRASH: one'
         assert [g.word(g.pa('seen') + 4*n) for n in range(5)] == [1234567890, 1, 0, 1, 0]
 
 
@@ -657,7 +657,7 @@ def test_26_lowest_first():
     with Workbench(GATES + ENABLE + 'hcall 0\nready: ' + 'hcall 0\n'*40 + 'crash one\n' + LOG) as g:
         until(g, 'ready')
         for n in (31, 5, 17, 0, 30, 1): irq(g, n)
-        assert g.run(10).reason == 'CRASH: one'
+        assert g.run(60).reason == 'CRASH: one'
         assert logged(g) == [0, 1, 5, 17, 30, 31]
 
 
@@ -674,7 +674,7 @@ def test_26_blocked_ones_wait():
 
 def test_26_clock_is_irq_0():
     with Workbench(GATES + ENABLE + 'hcall 9, $100000\nhcall 10\nhcall 0\ncrash one\n' + LOG) as g:
-        assert g.run(10).reason == 'CRASH: one' and logged(g) == [0]
+        assert g.run(60).reason == 'CRASH: one' and logged(g) == [0]
 
 
 @MODES

@@ -106,6 +106,7 @@ def test_every_place_of_the_guest_has_code_around_it(film):
         for _, _, lines in seen: assert eip in [film.book.lines[line][0] for line in lines]
 
 
+@pytest.mark.slow
 def test_a_boot_fits_into_two_hundred_kilobytes():
     with TimeMachine('first', args='ticks=200', mem='4M') as machine: film = film_life(machine, stays=[100])
     switches, size = int(film.recording.events['switch'][-1]), len(zlib.compress(json.dumps(reel(film)).encode(), 9))
@@ -151,6 +152,7 @@ def last_writes(machine, until):
     return found
 
 
+@pytest.mark.slow
 def test_who_wrote_this_against_brute_force(machine):
     "On random words of the Guest's memory: the same stay, the same instruction, or the same turn of the Host's."
     until, base = 120, machine.lg.mm.base_pfn << 12

@@ -19,7 +19,7 @@ from lguest_lit.workbench import OneTurn, Workbench
 
 EXAMPLES = int(os.environ.get('LGUEST_LIT_EXAMPLES', 300))
 MEM, DEEDS, SLOT = 2 << 20, 24, 128                # each deed of a Guest has a slot of its own
-TURNS, SLICES, SECONDS = 200, 600, 10              # world switches and slices until a Guest is stopped; seconds until the test is
+TURNS, SLICES, SECONDS = 200, 600, 60              # world switches and slices until a Guest is stopped; seconds until the test is
 NEXT, INTRO, DATA, GDT, COUNTER, SLOTS = 0x100040, 0x100080, 0x101000, 0x102000, 0x102F00, 0x103000      # Guest-physical
 STACK, USER_STACK = PAGE_OFFSET + 0x180000, PAGE_OFFSET + 0x170000
 PGDIR, PTES = MEM - 0x1000, MEM - 0x2000
@@ -360,7 +360,7 @@ class Impatient(OneTurn):
         if self.watching is None and cpu.state[cpu.f.HFLAGS] & 3 and cpu.state[cpu.f.HFLAGS] & 8: cpu.raise_irq(0x33)
 
 
-def story(text, clock=OneTurn, seconds=5, **kw):
+def story(text, clock=OneTurn, seconds=30, **kw):
     "The last words of a Guest; and the Host's processor is at home afterwards."
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     with Host(memory=12 << 20, clock=clock()) as host, Workbench(text, host=host, **kw) as guest:

@@ -14,6 +14,7 @@ def virtual_host(seed=0):
     return Host(memory=32 << 20, clock=VirtualClock(insn_ns=500, switch_ns=2000), seed=seed)
 
 
+@pytest.mark.slow
 def test_ten_thousand_ticks_leak_nothing():
     with virtual_host() as host:
         before = list(host.mem.refs)

@@ -209,6 +209,7 @@ def ask(g, known, pending, blocked, enabled, window, halted, if_flag, handlers) 
     return next(q for start, q in OVER.items() if text.startswith(start)), irq[0] if irq else None, lg.irqs_pending, data.irq_enabled, bool(lg.halted)
 
 
+@pytest.mark.slow
 def test_the_picture_decides_as_the_host_does(show, sleeper):
     masks = [sum(1 << n for n in chosen) for k in range(4) for chosen in itertools.combinations((0, 1, 5), k)]
     names = 'known pending blocked enabled window halted if_flag handlers'.split()

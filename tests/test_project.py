@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from conftest import SITE_ENV
 
@@ -153,6 +154,7 @@ def test_sidebar_keeps_the_parts_and_their_order():
         assert entry['contents'] == sorted(entry['contents']), f'{entry["section"]}: the file names give the order'
 
 
+@pytest.mark.slow
 def test_site_renders_with_no_warning_and_no_broken_link(project_copy):
     "Two settings are for Quarto; smalldocs says that it runs no code and no filter, and that is all it may say."
     done = subprocess.run([BIN/'smalldocs', 'check', project_copy], capture_output=True, text=True, env=SITE_ENV)
@@ -171,7 +173,6 @@ def test_site_shows_no_directives(site):
     assert set(shown) <= {'index.html', '90_reference.html', '91_docfilter.html', '92_site.html'}
 
 
-@pytest.mark.browser
 def test_pages_open_without_network_or_script_error(site, page):
     for name in ['index.html', 'nbs/index.html'] + [p.replace('.ipynb', '.html') for p in listed() if '/5_host/' in p][:1]:
         page.goto((site/name).as_uri())
@@ -182,6 +183,7 @@ def test_pages_open_without_network_or_script_error(site, page):
 
 # --- packaging -----------------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_wheel_holds_the_machine_code_and_its_source(project_copy, tmp_path):
     run('python', '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', tmp_path, project_copy, cwd=tmp_path)
     inside = set(zipfile.ZipFile(next(tmp_path.glob('*.whl'))).namelist())
@@ -197,6 +199,18 @@ def test_settings_keep_the_pins_that_belong_together():
     for pin in 'nbdev==2.4.14 fastcore>=1.12.3,<2 execnb>=0.1.12,<0.2 ghapi>=1.0.3,<2 ziglang==0.17.1'.split():
         assert pin in cfg['dev_requirements'].split()
     for extra in 'build', 'trace': assert set(cfg[f'{extra}_requirements'].split()) <= set(cfg['dev_requirements'].split())
+
+
+def test_the_lock_has_what_the_tools_need():
+    "A requirement that changes wants a new lock: `make lock`."
+    ini = configparser.ConfigParser(delimiters=['='])
+    ini.read(ROOT/'settings.ini')
+    needed = [Requirement(text) for name in ('requirements', 'dev_requirements') for text in ini['DEFAULT'][name].split()]
+    lines = (ROOT/'.ci/requirements-dev.lock').read_text().splitlines()
+    locked = dict(line.lower().replace('_', '-').split('==') for line in lines if not line.startswith('#'))
+    names = {str(r): r.name.lower().replace('_', '-') for r in needed}
+    wrong = {str(r): locked.get(names[str(r)]) for r in needed if names[str(r)] not in locked or locked[names[str(r)]] not in r.specifier}
+    assert not wrong, wrong
 
 
 def test_version_is_the_same_everywhere():

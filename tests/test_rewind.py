@@ -20,6 +20,7 @@ def machine():
         yield machine
 
 
+@pytest.mark.slow
 def test_a_moment_is_the_same_from_wherever_one_comes(machine):
     dice, prints = random.Random(5), {}
     moments = [(dice.randrange(machine.end), dice.choice((0, 0, 1, 7, 30, 60))) for _ in range(25)]
@@ -34,6 +35,7 @@ def test_a_moment_is_the_same_from_wherever_one_comes(machine):
 STEPS = int(os.environ.get('LGUEST_LIT_STEPS', 200))
 
 
+@pytest.mark.slow
 def test_back_and_forward_again(machine):
     "So many random steps back, to a switch or by a few instructions, each undone: the same machine every time. (LGUEST_LIT_STEPS=1000 takes longer.)"
     dice = random.Random(3)
@@ -74,6 +76,7 @@ def trace_of_all_writes(machine, until):
     return last
 
 
+@pytest.mark.slow
 def test_who_wrote_this_against_a_trace_of_everything(machine):
     until, base = 200, machine.lg.mm.base_pfn << 12
     last = trace_of_all_writes(machine, until)

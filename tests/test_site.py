@@ -74,9 +74,6 @@ def tour(browser, served, site):
     return troubles, found
 
 
-pytestmark = pytest.mark.browser
-
-
 # --- every page ----------------------------------------------------------------------------------------------------------
 
 def test_pages_run_without_error_and_ask_nobody(tour): assert tour[0] == []

@@ -165,6 +165,7 @@ def test_tables_at_the_end(noted):
     assert slots == {n: p.cr3 for n, p in enumerate(lg.pgdirs) if p.pgdir is not None} and current == lg.pgdidx
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(actions)
 def test_shadow_tables_of_a_guest_that_does_everything(story):
@@ -447,6 +448,7 @@ def test_no_file(tmp_path):
     with pytest.raises(TraceError, match='Is a directory'): load(tmp_path)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_a_spoilt_byte_is_noticed_or_harmless(recording, tmp_path, data):
@@ -568,12 +570,14 @@ def test_without_pandas_or_pyarrow_one_is_told_what_to_install(recording, monkey
 
 # --- how much ------------------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_a_hundred_thousand_events_take_200_bytes_each_at_most():
     recording = record(args='ticks=6000 quiet hz=1000', mem='4M')
     assert len(recording) >= 100_000 and len(to_bytes(recording)) <= 200 * len(recording)
     assert recording.events.nbytes + recording.changes.nbytes <= 200 * len(recording), 'nor in memory'
 
 
+@pytest.mark.slow
 def test_recording_costs_little():
     "The measurement stands in the notebook; this only keeps it from getting out of hand on a busy machine."
     def seconds(taped):
