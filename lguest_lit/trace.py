@@ -929,6 +929,7 @@ def reason_not_to_live(
     if missing: return f'it does not say what {missing[0]} was: an earlier version recorded it'
     if meta['made_by'] != MADE_BY: return f"it was recorded by {meta['made_by'][:80]}, and we are {MADE_BY}: the same life might go another way"
     if unknown := sorted(set(meta['fixes']) ^ set(vars(Fixes()))): return f'it has, or lacks, a repair that we do not know: {unknown[0][:40]}'
+    if not meta['slice'] or not meta['insn_ns']: return 'its clock stood still'
     if len(recording.of_kind('typed')): return 'somebody typed at it, and it does not say when'
 
 def live_again(

@@ -489,31 +489,33 @@ def test_a_guest_that_must_give_its_tables_back_keeps_its_stack():
 
 # a recorded life, lived again
 
+def parts(recording): return recording.events.tolist(), recording.changes.tolist(), bytes(recording.data)
+
+
 def again(recording, *args, **kwargs):
-    "Record it once more, as long as it was."
+    "Record it once more, as long as it was; what is in it, without the facts."
     with live_again(recording, *args, **kwargs) as machine:
         with Recorder(machine.lg) as tape: machine.run_to(int(recording.events['switch'][-1]))
-        return develop(tape, machine.launcher, **{name: recording.meta[name] for name in ('args', 'seed', 'clock', 'slice', 'insn_ns', 'initrd')
-                                                  if name in recording.meta})
+        return parts(develop(tape, machine.launcher))
 
 
 @pytest.mark.parametrize('kwargs', (dict(), dict(slice=700, insn_ns=900), dict(fixes=Fixes.seed()), dict(mem='8M', seed=7)))
 def test_a_recording_in_virtual_time_can_be_lived_again(kwargs, tmp_path):
     recording = record('first', args='ticks=12 hz=1000', until=400, **kwargs)
     recording.save(tmp_path/'life.lgt')
-    assert again(Recording.load(tmp_path/'life.lgt')).hash() == recording.hash()
+    assert again(Recording.load(tmp_path/'life.lgt')) == parts(recording)
 
 
 def test_also_that_of_another_image_and_of_a_process(tmp_path):
     image = assemble(DECIDES)
     recording = record(image, mem='4M')
-    assert again(recording, image).hash() == recording.hash()
+    assert again(recording, image) == parts(recording)
     with pytest.raises(ValueError, match='not at hand'): live_again(recording)
     with pytest.raises(ValueError, match='another'): live_again(recording, 'first')
     disk = tmp_path/'disk'
     disk.write_bytes(b'no program')
     with_disk = record(image, mem='4M', initrd=disk)
-    assert again(with_disk, image, initrd=disk).hash() == with_disk.hash()
+    assert again(with_disk, image, initrd=disk) == parts(with_disk)
     with pytest.raises(ValueError, match='initrd, which is not at hand'): live_again(with_disk, image)
     with pytest.raises(ValueError, match='without an initrd'): live_again(recording, image, initrd=disk)
 
