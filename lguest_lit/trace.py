@@ -84,8 +84,8 @@ _CR2, _RING_STATUS = LguestData.cr2.offset, LguestData.hcall_status.offset
 _call = Struct('<3I16xI').unpack_from                       # EBX, ECX, EDX; EAX
 _KIND_AT, _ANSWER, _ANSWER_OF_FAULT = (EVENT.itemsize - EVENT.fields[name][1] for name in ('kind', 'd', 'c'))   # bytes before the end of an event
 
-MOST = 1 << 29    # bytes of a recording's arrays, at most
-_NEARLY = MOST - (64 << 20)    # a turn of the Host adds less than the difference
+MOST = 1 << 28    # bytes of a recording's arrays, at most
+_NEARLY = MOST - (32 << 20)    # a turn of the Host adds less than the difference
 
 class Tape:
     "Notes about one Guest, as they are taken: events, changes, pictures of the register page, text."
@@ -97,12 +97,21 @@ class Tape:
         self.now, self.stats, self.u32 = lg.host.clock.now, lg.stats, lg.mem.u32
         self.raw, self.changes, self.pages, self.owners, self.data = bytearray(), bytearray(), bytearray(), [], bytearray()
         self.frames, self.depths, self.known, self.switchers = bytearray(), [], dict(gdt={}, idt={}), [0] * 4
+        self.over = False                                       # did it end before it was taken out?
+        self.counted = self.exact = 0                           # bytes of `pages` that were counted, and of the changes that they come to
 
     @property
     def full(self) -> bool:
-        "Could what is noted fill a recording? A word of a picture or frame is four bytes, and at most a change of thirteen."
-        words = len(self.pages) + len(self.frames)
-        return len(self.raw) + len(self.changes) + len(self.data) + 4 * words > _NEARLY
+        "Could what is noted fill a recording? A word of a frame, or of a picture nobody has counted, may be a change of thirteen bytes."
+        size = len(self.raw) + len(self.changes) + len(self.data) + self.exact
+        if size + 4 * (len(self.pages) - self.counted + len(self.frames)) <= _NEARLY: return False
+        return self.counted == len(self.pages) or self.count()
+
+    def count(self) -> bool:
+        "See which words of the pictures have changed, and what that comes to. True if there is hardly any room left."
+        words = np.frombuffer(bytes(self.pages), '<u4').reshape(-1, len(REGISTERS))
+        self.counted, self.exact = len(self.pages), _CHANGE * (len(REGISTERS) + int((words[1:] != words[:-1]).sum()))
+        return len(self.raw) + len(self.changes) + len(self.data) + self.exact + 4 * len(self.frames) > _NEARLY * 15 // 16
 
     def event(self, kind: int, track: int, code: int = 0, a: int = 0, b: int = 0, c: int = 0, d: int = 0):
         "Something happens. Changes noted from now on are its."
@@ -184,7 +193,7 @@ class DoorTape(Tape):
 
     def take_out(self):
         "No more of this. The Guest does not notice."
-        self.lg.tape = None
+        self.lg.tape, self.over = None, True
 
     def switcher(self, slot: int, entry: int):
         "The Switcher has got its place in a shadow table. [H:480]"
@@ -626,7 +635,7 @@ def develop(
     "Make a recording of what is on a tape. The Launcher warns if the tape was full before the Guest's life was over."
     known = dict(made_by=MADE_BY) | facts(tape.lg) | (image_facts(launcher) if launcher else {})
     more = {name: printed(fact) if isinstance(fact, str) else fact for name, fact in more.items()}
-    if tape.full and launcher: launcher.warn(f'the recording is full, and ends before the Guest does: {len(tape.raw) // _EVENT:,} events')
+    if tape.over and launcher: launcher.warn(f'the recording is full, and ends before the Guest does: {len(tape.raw) // _EVENT:,} events')
     return Recording(*arrays(tape), bytes(tape.data), known | more)
 
 # %% ../nbs/7_mastery/10_recording.ipynb #67
@@ -713,12 +722,11 @@ def to_bytes(
     "The file."
     header, out = dict(format=FORMAT, version=VERSION, kinds=list(KINDS), tracks=TRACKS, whats=list(WHATS), meta=recording.meta), io.BytesIO()
     with zipfile.ZipFile(out, 'w') as archive:
-        def add(name, data): archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
-        add('header.json', json.dumps(header, indent=1, sort_keys=True))
+        archive.writestr(zipfile.ZipInfo('header.json'), json.dumps(header, indent=1, sort_keys=True), zipfile.ZIP_DEFLATED)
         for name, array in columns(recording).items():
-            member = io.BytesIO()
-            np.save(member, array, allow_pickle=False)
-            add(name, member.getvalue())
+            info = zipfile.ZipInfo(name)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(info, 'w') as member: np.lib.format.write_array(member, array, allow_pickle=False)
     return out.getvalue()
 
 # %% ../nbs/7_mastery/10_recording.ipynb #89
