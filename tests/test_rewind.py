@@ -113,3 +113,8 @@ def test_no_moment_before_the_first(machine):
         with pytest.raises(ValueError, match='-1'): machine.goto(*moment)
     machine.goto(0)
     assert machine.back() == Moment(0)
+
+
+def test_no_such_place(machine):
+    with pytest.raises(ValueError, match='0xffffffff is not in the Guest'): who_wrote(machine, 0xFFFFFFFF)
+    with pytest.raises(ValueError, match="no register is called 'eaks'"): last_change(machine, 'eaks')

@@ -146,7 +146,8 @@ class Timeline(Picture):
         if 'step' in message: self.show(self.machine.step() if message['step'] > 0 else self.machine.back())
         elif 'ask' in message:
             ask = who_wrote if message['ask'] == 'word' else last_change
-            found = ask(self.machine, message['where'] if message['ask'] == 'word' else message['name'], here)
+            try: found = ask(self.machine, message['where'] if message['ask'] == 'word' else message['name'], here)
+            except ValueError as e: return self.send(dict(say=str(e)))      # a recording may name any place
             self.send(dict(say=self.sentence(message['name'], found), **({'go': [self.event_of(found.moment.switch), found.moment.insn]} if found else {})))
 
     def sentence(self, name: str, found) -> str:
