@@ -77,10 +77,12 @@ def work(pipe, dump: str):
         try:
             if house is None: house = House()
             answer = tried(house, case)
-            if house.worn(): house = None
+            if house.worn():
+                house.close()
+                house = None
         except Exception as e:
             found = e if isinstance(e, Finding) else exception(e)
-            answer, house = dict(kind=found.kind, where=found.where, text=found.text), None
+            answer = dict(kind=found.kind, where=found.where, text=found.text)
         pipe.send(answer)
 
 
@@ -138,7 +140,7 @@ class Worker:
                 time.sleep(0.5)
                 return self.lost('memory', f'more than {MEMORY >> 30} GB') if hungry else self.lost('wait', 'never came back')
             answer = self.pipe.recv()
-            if 'kind' in answer: self.history.clear()            # it has a new Host
+            if 'kind' in answer: self.close()                   # nobody trusts that Host any longer
             return answer
         except (EOFError, OSError):
             self.process.join(5)
