@@ -130,7 +130,7 @@ def sections(
     if at and rows and size != SECTION.itemsize: raise SymbolError(f'section headers of {size} bytes, not {SECTION.itemsize}')
     return table_of(elf, SECTION, at, rows if at else 0, 'section headers')
 
-# %% ../nbs/6_switcher/10_build.ipynb #33
+# %% ../nbs/6_switcher/10_build.ipynb #35
 def symbol_name(
     names: bytes, # the table of names
     at: int,      # where it begins there
@@ -161,7 +161,7 @@ def symbols(
         if name: found.append((at, name))
     return {name: at for at, name in sorted(found)}
 
-# %% ../nbs/6_switcher/10_build.ipynb #38
+# %% ../nbs/6_switcher/10_build.ipynb #40
 def code_lines(
     data: bytes,                  # machine code
     at: int,                      # its address
@@ -177,7 +177,7 @@ def code_lines(
         lines.append(f'{address:08x}  {raw:24}{mnemonic:8}{operands}'.rstrip())
     return lines
 
-# %% ../nbs/6_switcher/10_build.ipynb #40
+# %% ../nbs/6_switcher/10_build.ipynb #42
 def data_lines(
     data: bytes,                  # whatever it is
     at: int,                      # its address
@@ -198,7 +198,7 @@ def data_lines(
             else: zeros = len(row); lines.append(f'{a:08x}  {zeros} bytes of zeros')
     return lines
 
-# %% ../nbs/6_switcher/10_build.ipynb #42
+# %% ../nbs/6_switcher/10_build.ipynb #44
 def listing(
     elf: str | Path,          # an image
     first: str | None = None, # begin at this label
@@ -216,7 +216,7 @@ def listing(
     if last: lines = lines[:lines.index(f'{last}:')]
     return '\n'.join(lines).strip('\n') + '\n'
 
-# %% ../nbs/6_switcher/10_build.ipynb #45
+# %% ../nbs/6_switcher/10_build.ipynb #47
 def excerpt(
     source: str | Path,      # a source file
     first: str,              # the first line to show begins with this, blanks aside
@@ -230,7 +230,7 @@ def excerpt(
     end = next((i for i, line in enumerate(lines) if i > begin and stops(line)), len(lines))
     return '\n'.join(lines[begin:end]).rstrip()
 
-# %% ../nbs/6_switcher/10_build.ipynb #49
+# %% ../nbs/6_switcher/10_build.ipynb #51
 def images() -> dict[str, Path]: # name: image
     "Rebuild all shipped images in place, and the listings of those in the switcher folder."
     made = {name: build(name) for name in IMAGES}
@@ -238,7 +238,7 @@ def images() -> dict[str, Path]: # name: image
         if IMAGES[name] == 'switcher': image_path(name, '.lst').write_text(listing(made[name]))
     return made
 
-# %% ../nbs/6_switcher/10_build.ipynb #50
+# %% ../nbs/6_switcher/10_build.ipynb #52
 def main(
     argv: list[str] | None = None, # arguments; None: those of the command line
 ) -> int:                          # exit code
@@ -257,5 +257,5 @@ def main(
     for path in made: print(path)
     return 0
 
-# %% ../nbs/6_switcher/10_build.ipynb #54
+# %% ../nbs/6_switcher/10_build.ipynb #56
 if __name__ == '__main__' and '__file__' in globals(): sys.exit(main())

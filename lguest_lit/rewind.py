@@ -526,7 +526,8 @@ def who_wrote(
     pa: int,               # Guest-physical address; the word that holds it is meant
     before: Moment = None, # None: now
 ) -> Write:                # None: nobody since the beginning
-    "Who wrote this word last? The machine is left where it was."
+    "Who wrote this word last? The machine is left where it was. ValueError for an address outside the Guest's memory."
+    if not 0 <= pa < len(machine.lg.mm.ram): raise ValueError(f'{pa:#x} is not in the Guest, whose memory ends at {len(machine.lg.mm.ram):#x}')
     here, at = machine.now, (machine.lg.mm.base_pfn << 12) + pa & ~3
     before = before or here
     try:
@@ -568,7 +569,8 @@ def last_change(
     before: Moment = None, # None: now
     stays: int = 1000,     # how many to look through
 ) -> Write:                # None: not in those
-    "Which instruction of the Guest's gave this register its value? The machine is left where it was."
+    "Which instruction of the Guest's gave this register its value? The machine is left where it was. ValueError for a name that there is not."
+    if not hasattr(machine.host.cpu.f, register.upper()): raise ValueError(f'no register is called {register!r}')
     here = machine.now
     before = before or here
     try:

@@ -84,8 +84,8 @@ _CR2, _RING_STATUS = LguestData.cr2.offset, LguestData.hcall_status.offset
 _call = Struct('<3I16xI').unpack_from                       # EBX, ECX, EDX; EAX
 _KIND_AT, _ANSWER, _ANSWER_OF_FAULT = (EVENT.itemsize - EVENT.fields[name][1] for name in ('kind', 'd', 'c'))   # bytes before the end of an event
 
-MOST = 1 << 29    # bytes of a recording's arrays, at most
-_NEARLY = MOST - (64 << 20)    # a turn of the Host adds less than the difference
+MOST = 1 << 28    # bytes of a recording's arrays, at most
+_NEARLY = MOST - (32 << 20)    # a turn of the Host adds less than the difference
 
 class Tape:
     "Notes about one Guest, as they are taken: events, changes, pictures of the register page, text."
@@ -97,12 +97,21 @@ class Tape:
         self.now, self.stats, self.u32 = lg.host.clock.now, lg.stats, lg.mem.u32
         self.raw, self.changes, self.pages, self.owners, self.data = bytearray(), bytearray(), bytearray(), [], bytearray()
         self.frames, self.depths, self.known, self.switchers = bytearray(), [], dict(gdt={}, idt={}), [0] * 4
+        self.over = False                                       # did it end before it was taken out?
+        self.counted = self.exact = 0                           # bytes of `pages` that were counted, and of the changes that they come to
 
     @property
     def full(self) -> bool:
-        "Could what is noted fill a recording? A word of a picture or frame is four bytes, and at most a change of thirteen."
-        words = len(self.pages) + len(self.frames)
-        return len(self.raw) + len(self.changes) + len(self.data) + 4 * words > _NEARLY
+        "Could what is noted fill a recording? A word of a frame, or of a picture nobody has counted, may be a change of thirteen bytes."
+        size = len(self.raw) + len(self.changes) + len(self.data) + self.exact
+        if size + 4 * (len(self.pages) - self.counted + len(self.frames)) <= _NEARLY: return False
+        return self.counted == len(self.pages) or self.count()
+
+    def count(self) -> bool:
+        "See which words of the pictures have changed, and what that comes to. True if there is hardly any room left."
+        words = np.frombuffer(bytes(self.pages), '<u4').reshape(-1, len(REGISTERS))
+        self.counted, self.exact = len(self.pages), _CHANGE * (len(REGISTERS) + int((words[1:] != words[:-1]).sum()))
+        return len(self.raw) + len(self.changes) + len(self.data) + self.exact + 4 * len(self.frames) > _NEARLY * 15 // 16
 
     def event(self, kind: int, track: int, code: int = 0, a: int = 0, b: int = 0, c: int = 0, d: int = 0):
         "Something happens. Changes noted from now on are its."
@@ -167,7 +176,7 @@ def stack_top(
     places = [word + i & 0xFFFFFFFF for word in words for i in range(4)]
     return words[0] & 0xFFFFFFFF, b''.join(bytes_at(cpu, place, 1) or b'\0' for place in places)
 
-# %% ../nbs/7_mastery/10_recording.ipynb #24
+# %% ../nbs/7_mastery/10_recording.ipynb #25
 class DoorTape(Tape):
     "Notes of world switches, traps and hypercalls."
     def enter(self):
@@ -184,7 +193,7 @@ class DoorTape(Tape):
 
     def take_out(self):
         "No more of this. The Guest does not notice."
-        self.lg.tape = None
+        self.lg.tape, self.over = None, True
 
     def switcher(self, slot: int, entry: int):
         "The Switcher has got its place in a shadow table. [H:480]"
@@ -239,7 +248,7 @@ class DoorTape(Tape):
         self.owners.append(self.call)
         self.pages += self.page
 
-# %% ../nbs/7_mastery/10_recording.ipynb #27
+# %% ../nbs/7_mastery/10_recording.ipynb #28
 class DiversionTape(DoorTape):
     "Notes of what the Host makes the Guest do, and of what it leaves in lguest_data."
     def interrupt(self, irq: int, pending: int):
@@ -277,7 +286,7 @@ class DiversionTape(DoorTape):
         self.host(_EMULATE, opcode, self.lg.regs.eip)
         self.registers()
 
-# %% ../nbs/7_mastery/10_recording.ipynb #31
+# %% ../nbs/7_mastery/10_recording.ipynb #32
 class TableTape(DiversionTape):
     "Notes of what becomes of the shadow tables."
     def demand_page(self, vaddr: int, errcode: int):
@@ -318,7 +327,7 @@ class TableTape(DiversionTape):
         self.host(_NEW_PAGETABLE, slot, cr3, self.lg.pgdidx)
         if slot != self.lg.pgdidx: self.change('slot', 0, self.lg.pgdidx, slot)
 
-# %% ../nbs/7_mastery/10_recording.ipynb #35
+# %% ../nbs/7_mastery/10_recording.ipynb #36
 class HostTape(TableTape):
     "Notes of descriptors, of what goes in and out, of sleep and death."
     def gdt(self, first: int, end: int):
@@ -354,7 +363,7 @@ class HostTape(TableTape):
         "Nothing to do. A sleeper who wakes for nothing and sleeps on has slept once. [H:030]"
         if self.raw[-_KIND_AT] != _SLEEP: self.host(_SLEEP)
 
-# %% ../nbs/7_mastery/10_recording.ipynb #38
+# %% ../nbs/7_mastery/10_recording.ipynb #39
 def listen(
     host, # a Host
 ):
@@ -404,7 +413,7 @@ class Recorder(HostTape):
         self.switchers[slot] = u32[pgdir.base + 1023]
         if self.switchers[slot]: self.change('spgd', SWITCHER_ADDR | slot, 0, self.switchers[slot])
 
-# %% ../nbs/7_mastery/10_recording.ipynb #42
+# %% ../nbs/7_mastery/10_recording.ipynb #43
 def rows(
     what: int,              # kind of change, a number
     where, old, new,        # arrays, or one value for all
@@ -425,7 +434,7 @@ def register_changes(
     picture, register = np.nonzero(words != before)
     return np.array(owners)[picture] // _EVENT - 1, rows(_REGISTER, register, before[picture, register], words[picture, register], len(picture))
 
-# %% ../nbs/7_mastery/10_recording.ipynb #45
+# %% ../nbs/7_mastery/10_recording.ipynb #46
 def frame_changes(
     events: np.ndarray, # all of them
     frames: bytes,      # the words pushed by direct traps, one after the other
@@ -437,7 +446,7 @@ def frame_changes(
     place = np.arange(len(owner)) - np.repeat(np.cumsum(depths) - depths, depths)
     return owner, rows(WHAT['frame'], events['d'][owner] + 4 * place, 0, np.frombuffer(frames, '<u4'), len(owner))
 
-# %% ../nbs/7_mastery/10_recording.ipynb #48
+# %% ../nbs/7_mastery/10_recording.ipynb #49
 def arrays(
     tape: Recorder,
 ) -> tuple: # events, changes
@@ -452,7 +461,7 @@ def arrays(
     events['first'] = np.searchsorted(owner[order], np.arange(len(events)))
     return events, changes[order]
 
-# %% ../nbs/7_mastery/10_recording.ipynb #53
+# %% ../nbs/7_mastery/10_recording.ipynb #54
 VECTORS = {n: name and f'#{name}' for n, name in enumerate('DE DB NMI BP OF BR UD NM DF  TS NP SS GP PF  MF AC'.split(' '))}
 VECTORS |= {LGUEST_TRAP_ENTRY: 'hypercall', SYSCALL_VECTOR: 'system call'}
 
@@ -466,7 +475,7 @@ def need(
     try: return importlib.import_module(module)
     except ImportError: raise TraceError(f'{why} needs {module}: pip install lguest_lit[trace]') from None
 
-# %% ../nbs/7_mastery/10_recording.ipynb #55
+# %% ../nbs/7_mastery/10_recording.ipynb #56
 def code_name(
     kind: str, # of the event
     code: int,
@@ -477,7 +486,7 @@ def code_name(
     if means == 'vector': return VECTORS.get(code) or (f'interrupt {code}' if code >= 32 else str(code))
     return f'{means} {code}' if means else ''
 
-# %% ../nbs/7_mastery/10_recording.ipynb #57
+# %% ../nbs/7_mastery/10_recording.ipynb #58
 class Recording:
     "A part of a Guest's life: `events` and `changes` (NumPy), `data` (text that was said), `meta` (facts about the run)."
     def __init__(self, events: np.ndarray, changes: np.ndarray, data: bytes, meta: dict):
@@ -546,7 +555,7 @@ class Recording:
             digest.update(part)
         return digest.hexdigest()
 
-# %% ../nbs/7_mastery/10_recording.ipynb #59
+# %% ../nbs/7_mastery/10_recording.ipynb #60
 _KIND, WHAT_NAMES = list(KINDS), list(WHATS)
 
 def place(
@@ -559,7 +568,7 @@ def place(
     if what in ('gdt', 'idt'): return f"{'entry' if what == 'gdt' else 'vector'} {where >> 1}, {'upper' if where & 1 else 'lower'} word"
     return f'slot {where}' if what == 'cr3' else f'{where:#x}' if what != 'slot' else 'current'
 
-# %% ../nbs/7_mastery/10_recording.ipynb #62
+# %% ../nbs/7_mastery/10_recording.ipynb #63
 def details(
     recording: Recording,
     n: int, # number of an event
@@ -585,14 +594,14 @@ def frame(
         code=events['code'], **{f: events[f] for f in 'abcd'}, changes=np.diff(first),
         details=[details(recording, n) for n in part]))
 
-# %% ../nbs/7_mastery/10_recording.ipynb #65
+# %% ../nbs/7_mastery/10_recording.ipynb #66
 def printed(
     text: str, # as the operating system gave it to us
 ) -> str:
     "The text, with U+FFFD for each byte that was none."
     return text.encode('utf-8', 'surrogateescape').decode('utf-8', 'replace')
 
-# %% ../nbs/7_mastery/10_recording.ipynb #68
+# %% ../nbs/7_mastery/10_recording.ipynb #69
 HEADER = 8 << 20    # bytes of a recording's facts as JSON, at most; of those, symbols have half
 
 def image_facts(
@@ -607,7 +616,7 @@ def image_facts(
         names = {}
     return dict(image=printed(Path(launcher.name).name), sha256=hashlib.sha256(launcher.image).hexdigest(), symbols=names)
 
-# %% ../nbs/7_mastery/10_recording.ipynb #70
+# %% ../nbs/7_mastery/10_recording.ipynb #71
 def facts(
     lg: Lguest, # the Guest
 ) -> dict:
@@ -615,7 +624,7 @@ def facts(
     return dict(abi='lguest, June 2007', guestid=lg.guestid, memory=len(lg.mm.ram), pfn_limit=lg.pfn_limit, page_offset=lg.page_offset,
                 fixes=vars(lg.fixes), lguest_data=lg.lguest_data_pa, noirq=[lg.noirq_start, lg.noirq_end], dead=lg.dead)
 
-# %% ../nbs/7_mastery/10_recording.ipynb #72
+# %% ../nbs/7_mastery/10_recording.ipynb #73
 MADE_BY = f'lguest_lit {__version__}, Unicorn {unicorn.__version__}'
 
 def develop(
@@ -626,10 +635,10 @@ def develop(
     "Make a recording of what is on a tape. The Launcher warns if the tape was full before the Guest's life was over."
     known = dict(made_by=MADE_BY) | facts(tape.lg) | (image_facts(launcher) if launcher else {})
     more = {name: printed(fact) if isinstance(fact, str) else fact for name, fact in more.items()}
-    if tape.full and launcher: launcher.warn(f'the recording is full, and ends before the Guest does: {len(tape.raw) // _EVENT:,} events')
+    if tape.over and launcher: launcher.warn(f'the recording is full, and ends before the Guest does: {len(tape.raw) // _EVENT:,} events')
     return Recording(*arrays(tape), bytes(tape.data), known | more)
 
-# %% ../nbs/7_mastery/10_recording.ipynb #74
+# %% ../nbs/7_mastery/10_recording.ipynb #75
 def record(
     image: str | Path | bytes = 'first', # as for Launcher
     args: list[str] | str = '',          # the kernel's command line
@@ -646,7 +655,7 @@ def record(
         if disk is not None: about['initrd'] = hashlib.sha256(read_file(disk, 'initrd')).hexdigest()
         return develop(tape, machine.launcher, **about)
 
-# %% ../nbs/7_mastery/10_recording.ipynb #81
+# %% ../nbs/7_mastery/10_recording.ipynb #82
 def registers_at(
     recording: Recording,
     n: int, # number of an event
@@ -658,7 +667,7 @@ def registers_at(
     values[mine['where']] = mine['new']                     # where one is named more than once, the last one stays
     return dict(zip(REGISTERS, values.tolist()))
 
-# %% ../nbs/7_mastery/10_recording.ipynb #85
+# %% ../nbs/7_mastery/10_recording.ipynb #86
 def shadow_at(
     recording: Recording,
     n: int, # number of an event
@@ -675,7 +684,7 @@ def shadow_at(
         if what == _SPGD: lower = {k: entry for k, entry in lower.items() if (k[0], k[1] >> 22) != key}
     return upper, lower
 
-# %% ../nbs/7_mastery/10_recording.ipynb #88
+# %% ../nbs/7_mastery/10_recording.ipynb #89
 def thrown_away(
     recording: Recording,
     vaddr: int,       # any address in the page
@@ -696,7 +705,7 @@ def thrown_away(
             deaths.append(death)
     return [event for event, mine in deaths if slot in (None, mine)]
 
-# %% ../nbs/7_mastery/10_recording.ipynb #93
+# %% ../nbs/7_mastery/10_recording.ipynb #94
 FORMAT, VERSION = 'lguest_lit recording', 1
 
 def columns(
@@ -713,15 +722,14 @@ def to_bytes(
     "The file."
     header, out = dict(format=FORMAT, version=VERSION, kinds=list(KINDS), tracks=TRACKS, whats=list(WHATS), meta=recording.meta), io.BytesIO()
     with zipfile.ZipFile(out, 'w') as archive:
-        def add(name, data): archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
-        add('header.json', json.dumps(header, indent=1, sort_keys=True))
+        archive.writestr(zipfile.ZipInfo('header.json'), json.dumps(header, indent=1, sort_keys=True), zipfile.ZIP_DEFLATED)
         for name, array in columns(recording).items():
-            member = io.BytesIO()
-            np.save(member, array, allow_pickle=False)
-            add(name, member.getvalue())
+            info = zipfile.ZipInfo(name)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(info, 'w') as member: np.lib.format.write_array(member, array, allow_pickle=False)
     return out.getvalue()
 
-# %% ../nbs/7_mastery/10_recording.ipynb #97
+# %% ../nbs/7_mastery/10_recording.ipynb #98
 def write_file(
     path: str | Path,
     data: bytes | Iterable[bytes], # whole, or in pieces
@@ -737,7 +745,7 @@ def write_file(
         if isinstance(e, TraceError) or not isinstance(e, (OSError, ValueError)): raise
         raise TraceError(f'cannot write {path}: {getattr(e, "strerror", None) or e}') from None
 
-# %% ../nbs/7_mastery/10_recording.ipynb #100
+# %% ../nbs/7_mastery/10_recording.ipynb #101
 _end = Struct('<4s4H2IH').unpack    # signature, disk, directory's disk, members there and in all, bytes of the directory, its place, bytes behind
 MEMBERS = 64                        # in an archive, at most: we write seventeen
 
@@ -752,7 +760,7 @@ def check_end(
     if members > MEMBERS or size > 1024 * MEMBERS or tail.startswith(b'PK\6\7'):        # that would be a second, larger directory
         raise ValueError(f'not a recording: an archive of more than {MEMBERS} members')
 
-# %% ../nbs/7_mastery/10_recording.ipynb #103
+# %% ../nbs/7_mastery/10_recording.ipynb #105
 def check_members(
     archive: zipfile.ZipFile,
     names: list, # of the members that there must be
@@ -779,7 +787,7 @@ def read_member(
     if len(data) != size: raise ValueError(f'{name} ends after {len(data):,} of {size:,} bytes')
     return data
 
-# %% ../nbs/7_mastery/10_recording.ipynb #106
+# %% ../nbs/7_mastery/10_recording.ipynb #109
 def parse_header(
     data: bytes, # header.json
 ) -> dict:
@@ -805,7 +813,7 @@ def check_header(
     if not isinstance(header.get('meta'), dict): raise ValueError('it says nothing about the run')
     return header['meta']
 
-# %% ../nbs/7_mastery/10_recording.ipynb #110
+# %% ../nbs/7_mastery/10_recording.ipynb #113
 def _word(fact): return type(fact) is int and 0 <= fact < 1 << 32
 def _text(fact): return isinstance(fact, str)
 def _addresses(fact): return isinstance(fact, dict) and all(map(_word, fact.values()))
@@ -825,7 +833,7 @@ def check_facts(
     for name, right in FACTS.items():
         if name in meta and not right(meta[name]): raise ValueError(f'its {name} cannot be {str(meta[name])[:40]!r}')
 
-# %% ../nbs/7_mastery/10_recording.ipynb #113
+# %% ../nbs/7_mastery/10_recording.ipynb #117
 _npy = re.compile(rb"\x93NUMPY\x01\x00(..)\{'descr': '([<|]u[1248])', 'fortran_order': (?:False|True), 'shape': \((\d{1,10}),\), \} *\n", re.DOTALL)
 
 def read_array(
@@ -842,7 +850,7 @@ def read_array(
         raise ValueError(f'{name} says it has {int(header[3]):,} numbers, and {len(data) - header.end():,} bytes follow')
     return np.frombuffer(data, dtype, offset=header.end())
 
-# %% ../nbs/7_mastery/10_recording.ipynb #115
+# %% ../nbs/7_mastery/10_recording.ipynb #121
 def read_table(
     archive: zipfile.ZipFile,
     name: str,       # 'events', 'changes'
@@ -855,7 +863,7 @@ def read_table(
     for field, column in found.items(): table[field] = column
     return table
 
-# %% ../nbs/7_mastery/10_recording.ipynb #117
+# %% ../nbs/7_mastery/10_recording.ipynb #124
 def check_numbers(
     recording: Recording,
 ):
@@ -879,7 +887,7 @@ def check_text(
     begin, end = said['a'].astype(np.int64), said['a'].astype(np.int64) + said['b']
     if (end > len(recording.data)).any() or (begin[1:] < end[:-1]).any(): raise ValueError('it has events about text that is not there')
 
-# %% ../nbs/7_mastery/10_recording.ipynb #120
+# %% ../nbs/7_mastery/10_recording.ipynb #128
 def read_recording(
     archive: zipfile.ZipFile,
 ) -> Recording:
@@ -906,7 +914,7 @@ def load(
     except ValueError as e: raise TraceError(f'{path}: {e}') from None
     except Exception as e: raise TraceError(f'{path}: damaged: {str(e)[:200] or type(e).__name__}') from None     # nobody knows what zipfile thinks of it
 
-# %% ../nbs/7_mastery/10_recording.ipynb #125
+# %% ../nbs/7_mastery/10_recording.ipynb #133
 def bytes_named(
     given: str | Path | bytes, # a file, the name of a built-in image, or the bytes; None: not at hand
     name: str,                 # what the recording calls it
@@ -949,7 +957,7 @@ def live_again(
                            fixes=Fixes(**meta['fixes']), initrd=initrd)
     except LauncherError as e: raise TraceError(f'it cannot be started: {e}') from None
 
-# %% ../nbs/7_mastery/10_recording.ipynb #129
+# %% ../nbs/7_mastery/10_recording.ipynb #138
 def spread(
     time: np.ndarray, # of each event, ns
     most: int = 200,  # ns from one event to the next, where the clock stands still
@@ -961,7 +969,7 @@ def spread(
     step = np.minimum(np.diff(time[begins], append=time[-1] + most * count[-1]) // count, most)
     return time + np.repeat(step, count) * (np.arange(len(time)) - np.repeat(begins, count))
 
-# %% ../nbs/7_mastery/10_recording.ipynb #132
+# %% ../nbs/7_mastery/10_recording.ipynb #141
 def pieces(
     recording: Recording,
 ) -> list: # (track, name, first event, last event)
@@ -984,7 +992,7 @@ def pieces(
     end(_HOST, f"turn {events['switch'][-1]}", turn, len(events) - 1)
     return found + [(_HOST, 'sleep', n, n + 1) for n in recording.of_kind('sleep').tolist() if n + 1 < len(events)]
 
-# %% ../nbs/7_mastery/10_recording.ipynb #135
+# %% ../nbs/7_mastery/10_recording.ipynb #144
 def instant(
     recording: Recording,
     n: int,    # number of an event
@@ -997,7 +1005,7 @@ def instant(
     name = f"{kind} {code_name(kind, int(event['code']))}".rstrip()
     return dict(name=name, cat=kind, ph='i', s='t', ts=ts, tid=int(event['track']), args=args)
 
-# %% ../nbs/7_mastery/10_recording.ipynb #137
+# %% ../nbs/7_mastery/10_recording.ipynb #146
 def names(
     recording: Recording,
     pid: int, # of the process
@@ -1008,7 +1016,7 @@ def names(
     return [told('process_name', name=guest)] + [one for tid, name in enumerate(TRACKS) for one in (
         told('thread_name', tid, name=name), told('thread_sort_index', tid, sort_index=tid))]
 
-# %% ../nbs/7_mastery/10_recording.ipynb #139
+# %% ../nbs/7_mastery/10_recording.ipynb #148
 def chrome_rows(
     *recordings: Recording, # of one or more Guests
 ) -> Iterator[dict]:
@@ -1035,7 +1043,7 @@ def chrome_trace(
     "What Perfetto opens, as JSON objects."
     return dict(traceEvents=list(chrome_rows(*recordings))) | chrome_rest(*recordings)
 
-# %% ../nbs/7_mastery/10_recording.ipynb #143
+# %% ../nbs/7_mastery/10_recording.ipynb #152
 def changes_frame(
     recording: Recording,
     part: range = None, # numbers of the changes; None: all
@@ -1048,7 +1056,7 @@ def changes_frame(
         event=recording.owner[here], what=pd.Categorical.from_codes(changes['what'], list(WHATS)), place=[place(c) for c in changes],
         **{name: changes[name] for name in ('where', 'old', 'new')}), index=part)
 
-# %% ../nbs/7_mastery/10_recording.ipynb #145
+# %% ../nbs/7_mastery/10_recording.ipynb #155
 def event_rows(
     recording: Recording,
 ) -> Iterator[tuple]:
@@ -1068,7 +1076,7 @@ def change_rows(
         what, *numbers = change.tolist()
         yield n, event, WHAT_NAMES[what], place(change), *numbers
 
-# %% ../nbs/7_mastery/10_recording.ipynb #148
+# %% ../nbs/7_mastery/10_recording.ipynb #158
 EXPORTS = dict(perfetto='.json', csv='.csv', parquet='.parquet')    # what a recording can be turned into, and the file's ending
 PERFETTO, PIECE = 2_000_000, 50_000    # events that Perfetto gets, at most; rows that are made at a time
 
