@@ -919,11 +919,12 @@ def bytes_named(
     given: str | Path | bytes, # a file, the name of a built-in image, or the bytes; None: not at hand
     name: str,                 # what the recording calls it
     sha256: str,               # and its fingerprint
+    what: str,                 # 'image' or 'initrd'
 ) -> bytes:
     "What a recording was made with. TraceError unless it is the very same; a name in a recording is only good for what is built in."
     if given is None and name in BUILT_IN: given = name
     if given is None: raise TraceError(f'it was recorded with {name}, which is not at hand: say where it is')
-    data = given if isinstance(given, bytes) else read_file(given, 'image' if name in BUILT_IN else 'file')
+    data = given if isinstance(given, bytes) else read_file(given, what)
     if hashlib.sha256(data).hexdigest() != sha256: raise TraceError(f'it was recorded with another {name} than this one')
     return data
 
@@ -949,8 +950,8 @@ def live_again(
     "Make a recorded life live again. TraceError says why that cannot be done."
     why, meta = reason_not_to_live(recording), recording.meta
     if why: raise TraceError(why)
-    image = bytes_named(image, meta['image'], meta['sha256'])
-    if 'initrd' in meta: bytes_named(initrd, 'an initrd', meta['initrd'])
+    image = bytes_named(image, meta['image'], meta['sha256'], 'image')
+    if 'initrd' in meta: bytes_named(initrd, 'an initrd', meta['initrd'], 'initrd')
     elif initrd is not None: raise TraceError('it was recorded without an initrd')
     try:
         return TimeMachine(image, meta['args'], meta['memory'] - 4096, meta['seed'], every, meta['slice'], meta['insn_ns'],

@@ -227,10 +227,11 @@ def on_fast_call(cpu, vector, error):
     "SYSENTER or SYSCALL, and nobody has switched them on: the fault that comes of it."
     state, f = cpu.state, cpu.f
     cpu.engine.load()
+    size = opcode_at(cpu._fetch(cpu._linear(), 15)) + 2
     cpu._late_trap = vector == GP and state[f.EFLAGS] & EF_TF
     if cpu._stepping: end_of_step(cpu, vector)
     shut_down_unless(cpu, exception(cpu, vector, error))
-    state[f.EIP] = state[f.EIP] - 2 & 0xFFFFFFFF
+    state[f.EIP] = state[f.EIP] - size & 0xFFFFFFFF
     cpu.engine.store()
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #46

@@ -496,3 +496,13 @@ def test_a_stop_wins_against_a_guest_that_tries_for_ever():
     "V86 mode, with a handler for the fault that follows, again and again."
     guest = Workbench(f' gate 13, back, 0xF\n back: movl $0xC0102F00, %esp\n {V86}')
     assert guest.run(0.5).reason
+
+
+@pytest.mark.parametrize('ring', [0, 1, 3])
+@pytest.mark.parametrize('prefix', ['', '65', '2e', '66', 'f3', '6667'])
+@pytest.mark.parametrize('code, vector', [('0f34', 13), ('0f05', 6)], ids=['sysenter', 'syscall'])
+def test_fast_calls_are_refused_with_any_prefix(code, vector, prefix, ring):
+    cpu = flat_machine(b'\x43' + bytes.fromhex(prefix + code) + b'\x43', ring=ring)
+    assert cpu.run() == 'halted' and trapped(cpu) == vector and cpu.registers()['ebx'] == 1
+    frame = cpu.memory.u32[cpu.registers()['esp'] >> 2:(cpu.registers()['esp'] >> 2) + 2].tolist()
+    assert frame[vector == 13] == CODE + 1                           # EIP at the first prefix
