@@ -6,7 +6,7 @@
 __all__ = ['ICEBP', 'INT3', 'INT', 'INTO', 'LONG_INTS', 'NONE', 'RDPMC', 'CODE_BUDGET', 'PUSHF', 'LOADS_FLAGS', 'SHADOW',
            'NMI_MASKED', 'REGISTERS', 'CODE', 'STUBS', 'STACK0', 'STACK1', 'SELECTORS', 'guarded', 'note_int',
            'int_length', 'shut_down_unless', 'software_interrupt', 'on_exception', 'stood_in', 'unknown_to_engine',
-           'on_invalid', 'on_fast_call', 'Block', 'come_back', 'on_block', 'wake', 'run', 'end_of_step', 'own_flag_off',
+           'on_invalid', 'on_fast_call', 'Block', 'on_block', 'wake', 'run', 'end_of_step', 'own_flag_off',
            'pushed_flag_off', 'ran_hlt', 'one_instruction', 'step', 'run_to', 'let_in', 'knock', 'raise_irq',
            'raise_nmi', 'kick', 'registers', 'load_segment', 'set_ts', 'snapshot', 'restore', 'hook_up', 'CPU',
            'flat_memory', 'flat_machine', 'trapped']
@@ -19,7 +19,7 @@ from unicorn import x86_const as x86
 from .absent import nobody, read_physical
 from .descriptors import Tss, gate, segment
 from .engine import Engine
-from .guard import HLT, decoder_of, guard, look_on, on_suspect, stand_in
+from .guard import HLT, decoder_of, guard, look_on, look_up_again, on_suspect, stand_in
 from .memory import PhysicalMemory
 from .paging import PageFault
 from .ports import opcode_at
@@ -178,25 +178,22 @@ class Block(ctypes.Structure):
     _fields_ = [('pc', ctypes.c_uint64), ('icount', ctypes.c_uint16), ('size', ctypes.c_uint16)]
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #38
-CODE_BUDGET = 512 << 10              # bytes of a program's code; the engine makes up to a thousand bytes of one
-
-def come_back(cpu):
-    "Leave the engine before the block runs, and look it up once more."
-    cpu._again = True
-    cpu.engine.stop(cpu.engine.handle)
+CODE_BUDGET = 1 << 20                # bytes of a program's code; the engine makes up to five hundred bytes of one
 
 def on_block(cpu, current, _previous, _user):
     "A block has been translated and is about to run."
+    cpu.engine.load()
     block = Block.from_address(current)
     cpu._translated += block.size
     if cpu._translated > CODE_BUDGET:
         cpu._translated = 0
         cpu.engine.flush_code()
-        return come_back(cpu)
-    cpu.engine.load()
+        return look_up_again(cpu)
     code = cpu._fetch(block.pc, block.size)
     note_int(cpu, code, block.pc)
-    if cpu.state[cpu.f.HFLAGS] & 3 and guard(cpu, code, block.pc, block.icount): come_back(cpu)
+    if cpu.state[cpu.f.HFLAGS] & 3 and guard(cpu, code, block.pc, block.icount):
+        cpu._translated += block.size                # once more
+        look_up_again(cpu)
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #41
 _FIRST_STEPS = b'\xeb\x00\xf4'                            # jmp 1f; 1: hlt
@@ -499,7 +496,7 @@ class CPU:
         self.shutdown = None                             # why the processor stopped for good
         self.irqs, self.nmi = [], False                  # raised from outside and not delivered yet
         self.long_ints, self._translated = {}, 0         # see `note_int`, `on_block`
-        self.returns = {}                                # linear addresses of IRETs outside ring 0: is it left to the engine?
+        self.returns, self.held = {}, set()              # IRETs that are watched, by linear address; and not any more, by physical address
         self._again = self._kicked = self._stepping = self._traced = self._late_trap = False
         self._error, self._unlimited, self._knocks, self._door = None, 0, 0, threading.RLock()
         hook_up(self)
