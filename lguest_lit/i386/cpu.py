@@ -8,8 +8,8 @@ __all__ = ['ICEBP', 'INT3', 'INT', 'INTO', 'LONG_INTS', 'STEP', 'BLOCK', 'ENDS',
            'REGISTERS', 'CODE', 'STUBS', 'STACK0', 'STACK1', 'SELECTORS', 'guarded', 'note_int', 'int_length',
            'shut_down_unless', 'software_interrupt', 'ends_block', 'straight', 'fetch_fault', 'fetch_ahead',
            'flags_as_bits', 'on_exception', 'stood_in', 'unknown_to_engine', 'on_invalid', 'on_fast_call', 'on_cpuid',
-           'on_rdtsc', 'Block', 'come_back', 'on_block', 'wake', 'count_for_ever', 'many_instructions', 'ends_in_time',
-           'one_block', 'stay', 'run', 'instruction', 'end_of_step', 'own_flag_off', 'pushed_flag_off', 'looks_again',
+           'on_rdtsc', 'Block', 'on_block', 'wake', 'count_for_ever', 'many_instructions', 'ends_in_time', 'one_block',
+           'stay', 'run', 'instruction', 'end_of_step', 'own_flag_off', 'pushed_flag_off', 'looks_again',
            'one_instruction', 'step', 'run_to', 'let_in', 'masked', 'stop_engine', 'insist', 'knock', 'raise_irq',
            'raise_nmi', 'kick', 'registers', 'load_segment', 'set_ts', 'snapshot', 'restore', 'hook_up', 'CPU',
            'flat_memory', 'flat_machine', 'trapped']
@@ -23,7 +23,7 @@ from .absent import nobody, read_physical
 from .cpuid import cpuid
 from .descriptors import Tss, gate, segment
 from .engine import AS_BITS, Engine
-from .guard import HLT, decoder_of, guard, look_on, on_suspect, stand_in
+from .guard import HLT, decoder_of, guard, look_on, look_up_again, on_suspect, stand_in
 from .memory import PhysicalMemory
 from .paging import PageFault
 from .ports import opcode_at
@@ -260,15 +260,11 @@ class Block(ctypes.Structure):
     _fields_ = [('pc', ctypes.c_uint64), ('icount', ctypes.c_uint16), ('size', ctypes.c_uint16)]
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #57
-CODE_BUDGET = 512 << 10              # bytes of a program's code; the engine makes up to a thousand bytes of one
-
-def come_back(cpu):
-    "Leave the engine before the block runs, and look it up once more."
-    cpu._again = True
-    cpu.engine.stop(cpu.engine.handle)
+CODE_BUDGET = 1 << 20                # bytes of a program's code; the engine makes up to five hundred bytes of one
 
 def on_block(cpu, current, _previous, _user):
     "A block has been translated and is about to run."
+    cpu.engine.load()
     block = Block.from_address(current)
     longer = cpu._unlimited and block.icount > cpu._longest
     if longer: cpu._longest = block.icount
@@ -276,12 +272,15 @@ def on_block(cpu, current, _previous, _user):
     if cpu._translated > CODE_BUDGET:
         cpu._translated = 0
         cpu.engine.flush_code()
-        return come_back(cpu)
-    cpu.engine.load()
+        return look_up_again(cpu)
     code = cpu._fetch(block.pc, block.size + 14)
     note_int(cpu, code, block.pc)
-    held = cpu.state[cpu.f.HFLAGS] & 3 and guard(cpu, code, block.pc, block.icount, block.size)
-    if held or longer: come_back(cpu)
+    if cpu.state[cpu.f.HFLAGS] & 3 and guard(cpu, code, block.pc, block.icount, block.size):
+        cpu._translated += block.size                # once more
+        look_up_again(cpu)
+    if longer:
+        cpu._again = True
+        cpu.engine.stop(cpu.engine.handle)
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #60
 _FIRST_STEPS = b'\xeb\x00\xf4'                            # jmp 1f; 1: hlt
@@ -516,7 +515,8 @@ def one_instruction(cpu) -> str: # 'halted', 'shutdown', or None: look again
         if opcode == PUSHF and cpu._ended == 'trap': pushed_flag_off(cpu)
     engine.store()
     if cpu._error or error: cpu._broken(error)
-    return 'shutdown' if cpu.shutdown else None if cpu._ended else 'halted'
+    elif not (cpu._ended or cpu.shutdown): return 'halted'
+    return 'shutdown' if cpu.shutdown else None
 
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #109
@@ -708,7 +708,7 @@ class CPU:
         self.shutdown = None                             # why the processor stopped for good
         self.irqs, self.nmi = [], False                  # raised from outside and not delivered yet
         self.long_ints, self._translated = {}, 0         # see `note_int`, `on_block`
-        self.returns = {}                                # linear addresses of IRETs outside ring 0: is it left to the engine?
+        self.returns, self.held = {}, set()              # IRETs that are watched, by linear address; and not any more, by physical address
         self.begun = 0                                   # instructions of the last run, if it was asked to count them
         self._again = self._kicked = self._ahead = False
         self._traced = self._late_trap = False

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['CANDIDATES', 'CALL_FAR', 'RETF_RELEASE', 'RETF', 'IRET', 'GROUP5', 'VM_BYTE', 'VM_BIT', 'WATCHED_RETURNS', 'HLT',
-           'JUMP_HERE', 'wide', 'held_back', 'decoder_of', 'first_held_back', 'vm_on_stack', 'look_on', 'on_suspect',
-           'watched', 'translate_with', 'guard', 'operand_address', 'call_target', 'far', 'stand_in']
+           'JUMP_HERE', 'wide', 'held_back', 'decoder_of', 'first_held_back', 'vm_on_stack', 'look_on', 'look_up_again',
+           'on_suspect', 'watched', 'forget_returns', 'translate_with', 'guard', 'operand_address', 'call_target',
+           'far', 'stand_in']
 
 # %% ../../nbs/1_preparation/48_guard.ipynb #2
 import re
@@ -14,6 +15,7 @@ from .paging import PageFault
 from .ports import IO, allowed_io, opcode_at
 from .traps import CR0_PG, EF_VM, HF_CS32, HF_SS32, read_word
 from unicorn import UC_HOOK_BLOCK
+from unicorn import x86_const as x86
 
 # %% ../../nbs/1_preparation/48_guard.ipynb #7
 CANDIDATES = re.compile(rb'[\xe4-\xe7\xec-\xef\x6c-\x6f\x9a\xca\xcb\xcf]|\xff[\x18-\x1f\x58-\x5f\x98-\x9f]', re.S)
@@ -92,14 +94,19 @@ def look_on(
         suspect(handle, address, error)
     return look
 
+def look_up_again(cpu):
+    "Have the engine leave the block which it is about to run, and look up anew what there is at EIP."
+    cpu.engine.uc.reg_write(x86.UC_X86_REG_EIP, cpu.state[cpu.f.EIP])
+
 def on_suspect(cpu, at: int, error):
-    "An IRET that may have VM set: leave the engine before it, and never let it have that one again."
+    "An IRET that may have VM set: leave the engine before it, and don't let it have that one again."
     if error: raise error
-    if not cpu.returns.get(at) or cpu.state[cpu.f.HFLAGS] & 3 not in (1, 2) or not vm_on_stack(cpu): return
-    cpu.returns[at] = False
+    if cpu.state[cpu.f.HFLAGS] & 3 not in (1, 2) or not vm_on_stack(cpu): return
+    pa = cpu.translate(at, mark=False)
+    if pa in cpu.held: return                            # it is a HLT of ours already
+    cpu.held.add(pa)
     cpu.engine.uc.ctl_remove_cache(at, at + 1)
-    cpu._again = True
-    cpu.engine.stop(cpu.engine.handle)
+    look_up_again(cpu)
 
 # %% ../../nbs/1_preparation/48_guard.ipynb #18
 WATCHED_RETURNS = 64
@@ -110,12 +117,19 @@ def watched(
 ) -> bool:
     "Is this an IRET that may be left to the engine while we look on?"
     insn, ring = cpu._fetch(at, 15), cpu.state[cpu.f.HFLAGS] & 3
-    if ring == 3 or cpu._unlimited or insn[opcode_at(insn)] != IRET: return False
-    if at not in cpu.returns and len(cpu.returns) < WATCHED_RETURNS and at & 0xFFF < 0xFFF:
-        cpu.returns[at] = True
-        cpu.engine.hook(UC_HOOK_BLOCK, cpu._look, at, at)
+    if ring == 3 or cpu._unlimited or not cpu.shortcuts or insn[opcode_at(insn)] != IRET or at & 0xFFF == 0xFFF: return False
+    if cpu.translate(at, mark=False) in cpu.held: return False
+    if at not in cpu.returns:
+        cpu.returns[at] = cpu.engine.hook(UC_HOOK_BLOCK, cpu._look, at, at)
         cpu.engine.uc.ctl_remove_cache(at, at + 1)       # the hook is part of the translation
-    return cpu.returns.get(at, False)
+    return True
+
+def forget_returns(cpu):
+    "Watch no IRET any more, and hold back none; the engine forgets all code in which they are."
+    for hook in cpu.returns.values(): cpu.engine.unhook(hook)
+    cpu.returns.clear()
+    cpu.held.clear()
+    cpu.engine.flush_code()
 
 # %% ../../nbs/1_preparation/48_guard.ipynb #22
 HLT, JUMP_HERE = 0xF4, b'\xeb\xfe'
@@ -144,6 +158,9 @@ def guard(
     "Keep the first instruction that the engine must not do from it, if there is one in the block."
     at = first_held_back(cpu, code, pc, count, size)
     if at is None: return False
+    if max(len(cpu.returns), len(cpu.held)) > WATCHED_RETURNS:
+        forget_returns(cpu)
+        return True
     known = at in cpu.returns
     if not watched(cpu, at): translate_with(cpu, pc, at, bytes([HLT]))
     elif at != pc: translate_with(cpu, pc, at, JUMP_HERE)
