@@ -116,9 +116,9 @@ STEP, BLOCK = 'one instruction', 'one block'      # how far the engine is allowe
 ENDS = frozenset('call ret retf iretd iret lcall ljmp loop loope loopne int int3 '
                  'hlt ud2'.split())
 
-def ends_block(insn) -> bool:
-    "May what runs after this instruction lie elsewhere?"
-    return insn.mnemonic[0] == 'j' or insn.mnemonic in ENDS
+def ends_block(mnemonic: str) -> bool:
+    "May what runs after such an instruction lie elsewhere?"
+    return mnemonic[0] == 'j' or mnemonic in ENDS
 
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #25
@@ -127,12 +127,14 @@ def straight(
     size: int, # bytes
 ) -> int: # None if it runs on behind them
     "How many instructions from EIP to the next that may lead elsewhere."
-    at, n = cpu._linear(), 0
-    for insn in decoder_of(cpu).disasm(cpu._fetch(at, size), at):
-        n += 1
-        if ends_block(insn): return n
-        size -= insn.size
-    return None if size < 15 else n + 1
+    at, done, n = cpu._linear(), 0, 0
+    code, few = cpu._fetch(at, size), 8          # most blocks are short
+    while True:
+        read = list(decoder_of(cpu).disasm_lite(code[done:done + 15 * few], at + done, few))
+        for _, length, mnemonic, _ in read:
+            n, done = n + 1, done + length
+            if ends_block(mnemonic): return n
+        if len(read) < few: return None if size - done < 15 else n + 1
 
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #28
@@ -144,7 +146,7 @@ def fetch_fault(cpu) -> bool:
     if missing & 0xFFF or missing >> 12 != (at >> 12) + 1: return False
     rest = 0x1000 - (at & 0xFFF)
     if cpu._stepping != STEP: return straight(cpu, rest) is None
-    return not any(decoder_of(cpu).disasm(cpu._fetch(at, rest), at, 1))
+    return not any(decoder_of(cpu).disasm_lite(cpu._fetch(at, rest), at, 1))
 
 def fetch_ahead(cpu) -> bool: # True: nothing is to be delivered yet
     "Does the engine miss a page that only a later instruction needs?"
