@@ -384,9 +384,11 @@ class LifeCamera(Recorder):
         return pa if 0 <= pa < len(lg.mm.ram) else None
 
     def note_code(self, eip: int):
-        "What is around an address, in its page."
-        pa = self.guest_pa(eip)
-        if pa is not None: self.book.add(eip, bytes(self.lg.mm.ram[pa & ~0xFFF:(pa | 0xFFF) + 1]), eip & ~0xFFF, self.last)
+        "What is around an address, in its page; its last instruction may reach into the next."
+        ram, pa, over = self.lg.mm.ram, self.guest_pa(eip), self.guest_pa((eip | 0xFFF) + 1 & 0xFFFFFFFF)
+        if pa is None: return
+        code = bytes(ram[pa & ~0xFFF:(pa | 0xFFF) + 1]) + (b'' if over is None else bytes(ram[over:over + 14]))
+        self.book.add(eip, code, eip & ~0xFFF, self.last)
 
 # %% ../nbs/7_mastery/25_films.ipynb #63
 def kernel_places(

@@ -78,14 +78,14 @@ def test_a_trap_in_a_stay_has_its_gate_and_its_frame():
 
 
 def test_a_film_has_what_the_guest_itself_has_written(machine, film):
-    "At some switches, on the way in: each word that the film knows is in the machine's memory as the film says; and the other way round."
+    "At some switches, before the Host interrupts the Guest: each word that the film knows is in the machine's memory as it says; and the other way round."
     machine.goto(0)
     first = np.frombuffer(machine.lg.mm.ram, np.uint32).copy()
     recording = film.recording
     for switch in random.Random(6).sample(range(1, machine.end - 1), 6):
-        enter = next(n for n in recording.at(switch) if recording.kind(n) == 'enter')
+        then = next(n for n in recording.at(switch) if recording.kind(n) in ('interrupt', 'enter'))
         played = first.copy()
-        changes = recording.changes[:recording.span(enter).stop]
+        changes = recording.changes[:recording.span(then).start]
         changes = changes[changes['what'] == WHAT['memory']]
         for where, new in zip(changes['where'].tolist(), changes['new'].tolist()):
             played.view(np.uint8)[where:where + 4] = np.frombuffer(new.to_bytes(4, 'little'), np.uint8)

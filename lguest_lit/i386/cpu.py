@@ -23,7 +23,7 @@ from .absent import nobody, read_physical
 from .cpuid import cpuid
 from .descriptors import Tss, gate, segment
 from .engine import AS_BITS, Engine
-from .guard import HLT, decoder_of, guard, look_on, look_up_again, on_suspect, stand_in
+from .guard import HLT, come_back, decoder_of, guard, look_on, on_suspect, stand_in
 from .memory import PhysicalMemory
 from .paging import PageFault
 from .ports import opcode_at
@@ -274,15 +274,13 @@ def on_block(cpu, current, _previous, _user):
     if cpu._translated > CODE_BUDGET:
         cpu._translated = 0
         cpu.engine.flush_code()
-        return look_up_again(cpu)
+        return come_back(cpu)
     code = cpu._fetch(block.pc, block.size + 14)
     note_int(cpu, code, block.pc)
-    if cpu.state[cpu.f.HFLAGS] & 3 and guard(cpu, code, block.pc, block.icount, block.size):
-        cpu._translated += block.size                # once more
-        look_up_again(cpu)
-    if longer:
-        cpu._again = True
-        cpu.engine.stop(cpu.engine.handle)
+    held = cpu.state[cpu.f.HFLAGS] & 3 and guard(cpu, code, block.pc, block.icount, block.size)
+    if held: cpu._translated += block.size           # once more
+    if held or longer: come_back(cpu)
+
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #60
 _FIRST_STEPS = b'\xeb\x00\xf4'                            # jmp 1f; 1: hlt

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CANDIDATES', 'CALL_FAR', 'RETF_RELEASE', 'RETF', 'IRET', 'GROUP5', 'VM_BYTE', 'VM_BIT', 'WATCHED_RETURNS', 'HLT',
-           'JUMP_HERE', 'wide', 'held_back', 'decoder_of', 'first_held_back', 'vm_on_stack', 'look_on', 'look_up_again',
+           'JUMP_HERE', 'wide', 'held_back', 'decoder_of', 'first_held_back', 'vm_on_stack', 'look_on', 'come_back',
            'on_suspect', 'watched', 'forget_returns', 'translate_with', 'guard', 'operand_address', 'call_target',
            'far', 'stand_in']
 
@@ -15,7 +15,6 @@ from .paging import PageFault
 from .ports import IO, allowed_io, opcode_at
 from .traps import CR0_PG, EF_VM, HF_CS32, HF_SS32, read_word
 from unicorn import UC_HOOK_BLOCK
-from unicorn import x86_const as x86
 
 # %% ../../nbs/1_preparation/48_guard.ipynb #7
 CANDIDATES = re.compile(rb'[\xe4-\xe7\xec-\xef\x6c-\x6f\x9a\xca\xcb\xcf]|\xff[\x18-\x1f\x58-\x5f\x98-\x9f]', re.S)
@@ -94,9 +93,10 @@ def look_on(
         suspect(handle, address, error)
     return look
 
-def look_up_again(cpu):
-    "Have the engine leave the block which it is about to run, and look up anew what there is at EIP."
-    cpu.engine.uc.reg_write(x86.UC_X86_REG_EIP, cpu.state[cpu.f.EIP])
+def come_back(cpu):
+    "Have the engine leave before the block runs, and start it again at EIP."
+    cpu._again = True
+    cpu.engine.stop(cpu.engine.handle)
 
 def on_suspect(cpu, at: int, error):
     "An IRET that may have VM set: leave the engine before it, and don't let it have that one again."
@@ -106,7 +106,7 @@ def on_suspect(cpu, at: int, error):
     if pa in cpu.held: return                            # it is a HLT of ours already
     cpu.held.add(pa)
     cpu.engine.uc.ctl_remove_cache(at, at + 1)
-    look_up_again(cpu)
+    come_back(cpu)
 
 # %% ../../nbs/1_preparation/48_guard.ipynb #18
 WATCHED_RETURNS = 64

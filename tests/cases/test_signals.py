@@ -63,13 +63,13 @@ def test_ctrl_c_while_the_program_is_being_loaded(spin, library):
         assert (run.wait(PATIENCE), run.stderr.read()) == (130, b'lguest: interrupted\n')
 
 
-@pytest.mark.parametrize('call', ['load', 'export', 'write_file'])
+@pytest.mark.parametrize('call', ['load', 'exported', 'write_file'])
 @pytest.mark.parametrize('end, code, words', ENDS)
 def test_a_signal_at_another_time_is_a_message(monkeypatch, capsys, tmp_path, call, end, code, words):
     "And what stands in the way of Python's own handlers is put back."
     monkeypatch.setattr(cli, call, lambda *_: signal.raise_signal(end))
     if call != 'load': monkeypatch.setattr(cli, 'load', lambda _: [])
-    if call == 'write_file': monkeypatch.setattr(cli, 'export', lambda *_: b'')
+    if call == 'write_file': monkeypatch.setattr(cli, 'exported', lambda *_: [b''])
     before = [signal.getsignal(n) for n, *_ in ENDS]
     assert cli.main(['trace', '--to', 'csv', str(tmp_path/'x.lgt')]) == code
     assert capsys.readouterr() == ('', f'lguest: {words.decode()}\n')
