@@ -385,8 +385,10 @@ class LifeCamera(Recorder):
 
     def note_code(self, eip: int):
         "What is around an address, in its page; its last instruction may reach into the next."
-        ram, pa, over = self.lg.mm.ram, self.guest_pa(eip), self.guest_pa((eip | 0xFFF) + 1 & 0xFFFFFFFF)
+        ram, pa, after = self.lg.mm.ram, self.guest_pa(eip), (eip | 0xFFF) + 1 & 0xFFFFFFFF
         if pa is None: return
+        over = self.guest_pa(after)
+        if over is None and after > self.lg.page_offset: over = after - self.lg.page_offset      # the kernel's own view
         code = bytes(ram[pa & ~0xFFF:(pa | 0xFFF) + 1]) + (b'' if over is None else bytes(ram[over:over + 14]))
         self.book.add(eip, code, eip & ~0xFFF, self.last)
 
