@@ -50,7 +50,7 @@ STACKS = [('stack', top, pages) for top in (0x2000, 0x2FFC, 0x3000, 0x3004, 0x40
 DESCRIPTORS = [('gdt', n, high) for n in (0, 1, 6, 7, 10, 11, 16, 18, 31) for high in (0, 0x00CF9200, 0x00CF9A00, 0x00CFF300, 0x0040FA00, 0x0010D200)]
 TLSES = [('tls', high) for high in (0, 0x00CF9200, 0x00CFF200, 0x00CFB300)]
 OTHERS = [('flush', 0), ('flush', 1), ('ring_flush', 0), ('ring_flush', 1), ('ts', 0), ('ts', 8),
-          ('nap', 100), ('nap', 50_000), ('irqs', 0), ('irqs', 0x200), ('turn',), ('turn',)]
+          ('nap', 20_000), ('nap', 50_000), ('irqs', 0), ('irqs', 0x200), ('turn',), ('turn',)]
 KINDS = ACCESSES, ACCESSES, ACCESSES, PTES, PTES, PGDS, SWITCHES, GATES + STACKS, DESCRIPTORS + TLSES, OTHERS
 actions = st.lists(st.one_of(*map(st.sampled_from, KINDS)), min_size=1, max_size=6)
 
@@ -183,7 +183,7 @@ def test_lives(guests, story): live(guests, story)
 
 def test_all_sorts_of_things_have_happened(guests):
     "After the lives above: each way into the Host, both Guests, both rings' faults."
-    watch, story = guests.watch, [('access', 3, READ, VADDRS[0]), ('turn',), ('nap', 100), ('access', 3, FETCH, 0x40000000)]
+    watch, story = guests.watch, [('access', 3, READ, VADDRS[0]), ('turn',), ('nap', 20_000), ('access', 3, FETCH, 0x40000000)]
     watch.traps.clear()
     checks = watch.checks
     live(guests, story)
