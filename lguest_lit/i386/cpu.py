@@ -164,7 +164,7 @@ def flags_as_bits(cpu, vector: int):
     if vector == DB or state[f.IS_INT]: return
     if vector == PF and fetch_fault(cpu): return
     state[f.CC_OP] = AS_BITS
-
+    if not cpu.engine.live: cpu.engine.store()               # EFLAGS are asked of the engine itself
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #33
 NONE = 0xFFFFFFFF                    # no exception is in flight

@@ -226,14 +226,17 @@ def live_address(
     "Where the engine's own CPU state lies, if the system lets us look. EAX and EDI are lost."
     base = ctypes.cast(uc._uch, ctypes.c_void_p).value
     pointers = {p for p in struct.unpack('<512Q', ctypes.string_at(base, 4096)) if 4096 <= p < 1 << 47 and not p & 7}
-    found = []
-    for marker in (0x13572468, 0x7ACE1BDF):
-        uc.reg_write(x86.UC_X86_REG_EAX, marker)
-        uc.reg_write(x86.UC_X86_REG_EDI, marker ^ 0xFFFFFFFF)
-        found.append(find_marker(pointers, f, marker))
-    for register in (x86.UC_X86_REG_EAX, x86.UC_X86_REG_EDI): uc.reg_write(register, 0)
-    both = found[0] & found[1]
-    return both.pop() if len(both) == 1 else None
+    def mark(eax, edi):
+        uc.reg_write(x86.UC_X86_REG_EAX, eax)
+        uc.reg_write(x86.UC_X86_REG_EDI, edi)
+    first, second = 0x13572468, 0x7ACE1BDF
+    mark(first, first ^ 0xFFFFFFFF)
+    places = find_marker(pointers, f, first)
+    mark(second, 0)
+    followed = [p for p in places if peek(p, 4) == struct.pack('<I', second)]
+    mark(0, 0)
+    return followed[0] if len(followed) == 1 else None
+
 
 # %% ../../nbs/1_preparation/30_engine.ipynb #59
 _p, _u64 = ctypes.c_void_p, ctypes.c_uint64
