@@ -33,7 +33,7 @@ UNICORN ?= $(shell sed -nE 's/^requirements = .*unicorn>=([0-9.]+).*/\1/p' setti
 MINUTES ?= 10
 BOOTS ?= 1000
 
-.PHONY: help run quick test long fuzz unicorn docs lab nbs check-nbs export lock tools clean
+.PHONY: help run quick test long fuzz unicorn copies docs lab nbs check-nbs export lock tools clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -63,6 +63,10 @@ unicorn: $(VENV)/.dev ## the i386 and the Host with the oldest engine that setti
 	@[ -d "$(VAR)/unicorn-$(UNICORN)" ] || $(PIP) --no-deps --target "$(VAR)/unicorn-$(UNICORN)" unicorn==$(UNICORN)
 	@$(QUIET) PYTHONPATH="$(VAR)/unicorn-$(UNICORN)" $(BIN)/nbdev_test --n_workers $(JOBS) --path nbs/1_preparation
 	@$(QUIET) PYTHONPATH="$(VAR)/unicorn-$(UNICORN)" $(TESTS) $(SPREAD) -m "not (slow or site or browser)" \
+	  --ignore tests/test_project.py --ignore tests/test_marks.py tests
+
+copies: $(VENV)/.dev ## the same on copies of the engine's state, as where a system shows nobody its memory: two minutes
+	@$(QUIET) LGUEST_LIT_COPIES=1 LGUEST_LIT_EXAMPLES=100 $(TESTS) $(SPREAD) -m "not (slow or site or browser)" \
 	  --ignore tests/test_project.py --ignore tests/test_marks.py tests
 
 docs: $(VENV)/.dev ## the site, into _docs/

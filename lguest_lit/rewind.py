@@ -165,7 +165,9 @@ class Counter:
         engine = self.cpu.engine
         def count(_, address, *rest):
             self.n += 1
-            if self.each: self.each(address)
+            if self.each:
+                engine.load()
+                self.each(address)
         self.callback = _CODE(count)
         count_for_ever(self.cpu)
         self.hook = engine.hook(UC_HOOK_CODE, self.callback)

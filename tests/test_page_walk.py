@@ -44,6 +44,7 @@ def test_walk_agrees_with_the_engine(m, e, ring, write, wp, pse):
     uc = cpu.engine.uc
     uc.reg_write(x86.UC_X86_REG_CR0, 0x80000011 | wp << 16)
     uc.reg_write(x86.UC_X86_REG_CR4, pse << 4)
+    cpu.engine.load()
     cpu.engine.flush_tlb()
     before = bytes(m.mem.u8)
     assert cpu.run() == 'halted'
@@ -98,5 +99,6 @@ def test_the_engine_sees_the_same_ones(m, pse):
     m.put(PD + (vaddr >> 22) * 4, 0x40000007 | pse << 7)
     m.go(b'\xa3' + struct.pack('<I', vaddr + 8) + b'\xa1' + struct.pack('<I', vaddr + 8) + b'\xcd\x80', 3, 2, eax=0x12345678)
     m.cpu.engine.uc.reg_write(x86.UC_X86_REG_CR4, pse << 4)
+    m.cpu.engine.load()
     m.cpu.engine.flush_tlb()
     assert m.cpu.run() == 'halted' and m.regs['eip'] == handler(0x80) + 1 and m.regs['eax'] == 0xFFFFFFFF

@@ -272,6 +272,7 @@ def test_bad_stack(m, cause, cpl, stack, rescue):
 def test_no_idt_is_a_shutdown(m):
     m.go(b'\x0f\x0b', 0)
     m.cpu.engine.uc.reg_write(x86.UC_X86_REG_IDTR, (0, IDT, 0, 0))
+    m.cpu.engine.load()
     assert m.cpu.run() == 'shutdown'
 
 

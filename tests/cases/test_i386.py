@@ -104,6 +104,7 @@ def test_a4_in_ring_0_an_absent_gate():
 def test_a4_into_with_prefixes():
     m = machine(b'\x66\xce', 3, register('EFLAGS', 2))
     m.engine.uc.reg_write(x86.UC_X86_REG_EFLAGS, 0x802)
+    m.engine.load()
     assert run(m) == GP and frame(m, 2) == [4 * 8 + 2, CODE]
 
 
