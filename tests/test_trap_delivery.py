@@ -72,11 +72,12 @@ class Machine:
         self.cpu.engine.store()
 
     def begin(self, code, ring=0, flags=2, **registers):
-        "Ready to run `code` in `ring`: the IRET that goes there is next."
+        "Ready to run `code` in `ring`, with data segments of its own: the IRET that goes there is next."
         self.mem.write(PROGRAM, code)
         frame = [PROGRAM, CODE[ring], flags] + ([STACK[ring], DATA[ring]] if ring else [])
         esp = STACK[0] - 12
         self.put(esp, *frame)
+        for s in ('ds', 'es'): self.cpu.load_segment(s, DATA[ring])      # of any other the IRET would make a null one
         self.set(eip=START, esp=esp, **registers)
         self.cpu.engine.flush_tlb()
 
@@ -84,7 +85,7 @@ class Machine:
         "`begin`, and run the IRET."
         self.begin(*a, **kw)
         assert self.cpu.step() == 'count'
-        assert self.regs['eip'] == PROGRAM
+        assert self.regs['eip'] == PROGRAM and self.regs['ds'] == self.regs['es'] == DATA[self.regs['cs'] & 3]
         return self
 
     @property
