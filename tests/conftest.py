@@ -3,6 +3,7 @@ import functools
 import http.server
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +21,9 @@ BIN = Path(sys.executable).parent
 # The site's description calls `python -m lguest_lit.…` before and after rendering; it must be this Python.
 SITE_ENV = {**os.environ, 'PATH': f'{BIN}{os.pathsep}{os.environ.get("PATH", "")}'}
 
+
+# A shell that runs us in its background has us ignore Ctrl-C, and so would every program that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if os.environ.get('LGUEST_LIT_COPIES'):                  # as on a system that shows nobody the engine's live state
     from lguest_lit.i386 import engine
