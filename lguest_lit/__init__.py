@@ -9,8 +9,9 @@ from importlib import import_module as _import_module
 
 __version__ = "0.0.1"
 
-_HOMES = {'boot': 'launcher', 'Launcher': 'launcher', 'LauncherError': 'launcher', 'Host': 'host', 'Fixes': 'lg',
-          'Workbench': 'workbench', 'record': 'trace', 'Recording': 'trace'}
+_HOMES = {'boot': 'launcher.launcher', 'Launcher': 'launcher.launcher', 'LauncherError': 'launcher.launcher', 'Host': 'host.host',
+          'Fixes': 'host.lg', 'Workbench': 'launcher.workbench', 'record': 'watch.trace', 'Recording': 'watch.trace',
+          'TimeMachine': 'watch.rewind'}
 __all__ = list(_HOMES)
 
 

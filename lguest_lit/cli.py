@@ -17,9 +17,9 @@ from rich.table import Table
 
 from . import __version__
 from .i386.engine import EngineError
-from .kernel import HostError
-from .launcher import BUILT_IN, Launcher, LauncherError, Output, OutputError, always, named_hypercalls, never, parse_memory, stats_dict
-from .trace import EXPORTS, Recorder, TraceError, develop, exported, load, to_bytes, write_file
+from .host.kernel import HostError
+from .launcher.launcher import BUILT_IN, Launcher, LauncherError, Output, OutputError, always, named_hypercalls, never, parse_memory, stats_dict
+from .watch.trace import EXPORTS, Recorder, TraceError, develop, exported, load, to_bytes, write_file
 
 # %% ../nbs/4_launcher/20_command_line.ipynb #7
 def printable(

@@ -6,11 +6,11 @@ what Python writes into its memory: accesses from ring 1 and 3, edits of its pag
 import struct
 from functools import lru_cache
 
-from lguest_lit.kernel import PAGE_OFFSET
-from lguest_lit.launcher import Launcher
-from lguest_lit.lguest_user import LHREQ_INITIALIZE, LguestFile
-from lguest_lit.workbench import assemble
-from lguest_lit.build import symbols
+from lguest_lit.host.kernel import PAGE_OFFSET
+from lguest_lit.launcher.launcher import Launcher
+from lguest_lit.host.lguest_user import LHREQ_INITIALIZE, LguestFile
+from lguest_lit.launcher.workbench import assemble
+from lguest_lit.images.build import symbols
 
 PRESENT, RW, USER, ACCESSED, DIRTY, PSE, GLOBAL = 1, 2, 4, 0x20, 0x40, 0x80, 0x100
 SWITCHER = 0xFFC00000

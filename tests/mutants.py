@@ -75,7 +75,7 @@ def broken(source: str, at: int, index: int, change) -> ast.Module:
 
 def install(name: str, tree: ast.Module) -> None:
     "Put the broken functions in the place of the sound ones, wherever they have been imported."
-    module = importlib.import_module(f'lguest_lit.{name}')
+    module = importlib.import_module(f'lguest_lit.host.{name}')
     old = {n: v for n, v in vars(module).items() if callable(v) and getattr(v, '__module__', '') == module.__name__}
     exec(compile(tree, module.__file__, 'exec'), vars(module))
     for other in [m for n, m in list(sys.modules.items()) if n.startswith('lguest_lit')]:
@@ -111,11 +111,11 @@ def main() -> int:
     parser.add_argument('--show', action='store_true', help='list the survivors')
     parser.add_argument('--at-least', type=float, default=0, help='exit code 1 if a smaller share is noticed')
     args = parser.parse_args()
-    sources = {m: (ROOT/'lguest_lit'/f'{m}.py').read_text() for m in args.modules}
+    sources = {m: (ROOT/'lguest_lit/host'/f'{m}.py').read_text() for m in args.modules}
     todo = [(m, *mutant) for m, source in sources.items() for mutant in mutants(source)]
     if args.sample and args.sample < len(todo): todo = random.Random(args.seed).sample(todo, args.sample)
     tests = [str(ROOT/'tests'/f'{t}.py') for t in TESTS if (ROOT/'tests'/f'{t}.py').exists()]
-    for name in ('hypothesis', 'lguest_lit.workbench', 'lguest_lit.cli'): importlib.import_module(name)
+    for name in ('hypothesis', 'lguest_lit.launcher.workbench', 'lguest_lit.cli'): importlib.import_module(name)
     began, tally = time.time(), {m: {} for m in args.modules}
     if noticed(args.modules[0], ast.parse(sources[args.modules[0]]), tests) != 'survived': parser.error('the tests fail on the unbroken Host')
     limit = 60 + int(1.5 * args.workers * (time.time() - began))

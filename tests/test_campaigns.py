@@ -21,6 +21,6 @@ def test_boots_end_with_the_power_off(monkeypatch, capsys, tape):
 def test_a_boot_that_ends_otherwise_is_told(monkeypatch, capsys):
     "Killed, or out of the Host with an exception."
     def run_guest(lg): raise ZeroDivisionError('in the Host')
-    monkeypatch.setattr('lguest_lit.lguest_user.run_guest', run_guest)
+    monkeypatch.setattr('lguest_lit.host.lguest_user.run_guest', run_guest)
     code, said = run(monkeypatch, capsys, '--boots', '2', '--seed', '40')
     assert code == 1 and '2 deaths' in said and 'boot 41: ZeroDivisionError: in the Host' in said

@@ -12,8 +12,8 @@ import pytest
 from guests import LOAD_AT, PAGE_OFFSET, elf_header, guest, hypercall, make_elf, says, tiny_elf
 
 from lguest_lit import cli
-from lguest_lit.trace import load
-from lguest_lit.kernel import HostError
+from lguest_lit.watch.trace import load
+from lguest_lit.host.kernel import HostError
 
 pytestmark = pytest.mark.slow    # each test is a process or two
 SPIN = b'\xeb\xfe'    # jmp .

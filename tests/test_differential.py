@@ -23,8 +23,8 @@ from unicorn import x86_const as x86
 
 from invariants import (ACCESSED, DIRTY, DONE, FAULT, FETCH, FLUSH_TLB, GLOBAL, NEW_PGTABLE, PRESENT, READ, RW, SET_PMD, SET_PTE, USER,
                         WRITE, Puppet, call, poke)
-from lguest_lit.clock import VirtualClock
-from lguest_lit.host import Host
+from lguest_lit.host.clock import VirtualClock
+from lguest_lit.host.host import Host
 from lguest_lit.i386.cpu import SELECTORS, STACK0, flat_machine
 from lguest_lit.i386.descriptors import gate
 

@@ -5,10 +5,10 @@ import threading
 
 import pytest
 
-from lguest_lit.host import Host
-from lguest_lit.interrupts_and_traps import has_err
-from lguest_lit.lg import Fixes
-from lguest_lit.workbench import OneTurn, Workbench
+from lguest_lit.host.host import Host
+from lguest_lit.host.interrupts_and_traps import has_err
+from lguest_lit.host.lg import Fixes
+from lguest_lit.launcher.workbench import OneTurn, Workbench
 
 SEED, FIXED = Fixes.seed(), Fixes()
 MODES = pytest.mark.parametrize('fixes', (SEED, FIXED), ids=('seed', 'fixed'))

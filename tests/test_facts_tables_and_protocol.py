@@ -8,13 +8,14 @@ from contextlib import ExitStack
 import pytest
 
 from guests import dma, hypercall
-from lguest_lit import io, launcher
-from lguest_lit.clock import VirtualClock
-from lguest_lit.host import Host
+from lguest_lit.host import io
+from lguest_lit.launcher import launcher
+from lguest_lit.host.clock import VirtualClock
+from lguest_lit.host.host import Host
 from lguest_lit.i386.memory import OutOfMemory
-from lguest_lit.lg import Fixes, LauncherMemory
-from lguest_lit.lguest_user import LguestFile
-from lguest_lit.workbench import OneTurn, Workbench
+from lguest_lit.host.lg import Fixes, LauncherMemory
+from lguest_lit.host.lguest_user import LguestFile
+from lguest_lit.launcher.workbench import OneTurn, Workbench
 
 STOP = '\n hcall 0\n'                           # FLUSH_ASYNC: nothing but a place to stop at
 A, B, C, D, E = range(0x200000, 0x250000, 0x10000)  # Guest-physical: page directories

@@ -6,11 +6,11 @@ import zlib
 import numpy as np
 import pytest
 
-from lguest_lit.film import SEEN, Labels, StayCamera, film_life, film_stay, listing, registers_at, world_of
+from lguest_lit.watch.film import SEEN, Labels, StayCamera, film_life, film_stay, listing, registers_at, world_of
 from lguest_lit.pictures.timeline import reel
-from lguest_lit.rewind import Moment, TimeMachine, who_wrote
-from lguest_lit.trace import WHAT, record
-from lguest_lit.workbench import assemble
+from lguest_lit.watch.rewind import Moment, TimeMachine, who_wrote
+from lguest_lit.watch.trace import WHAT, record
+from lguest_lit.launcher.workbench import assemble
 
 ACCESSED_DIRTY, RF = 0x60, 0x10000
 

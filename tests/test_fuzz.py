@@ -53,7 +53,7 @@ def found(case: dict) -> Finding:
 
 
 def test_an_exception_is_noticed(monkeypatch):
-    monkeypatch.setattr('lguest_lit.hypercalls.load_guest_gdt', lambda *args: {}['nothing'])
+    monkeypatch.setattr('lguest_lit.host.hypercalls.load_guest_gdt', lambda *args: {}['nothing'])
     worker = driver.Worker()
     answer = worker.run(CALL)
     worker.close()
@@ -61,7 +61,7 @@ def test_an_exception_is_noticed(monkeypatch):
 
 
 def test_foreign_bytes_are_noticed(monkeypatch):
-    from lguest_lit import core
+    from lguest_lit.host import core
     real = core.do_hypercalls
     def careless(lg):
         real(lg)
@@ -71,7 +71,7 @@ def test_foreign_bytes_are_noticed(monkeypatch):
 
 
 def test_a_leak_is_noticed(monkeypatch):
-    monkeypatch.setattr('lguest_lit.lguest_user.free_guest_pagetable', nothing)
+    monkeypatch.setattr('lguest_lit.host.lguest_user.free_guest_pagetable', nothing)
     assert found(CALL).kind == 'leak'
 
 
@@ -82,7 +82,7 @@ def test_a_stop_that_takes_long_is_noticed(monkeypatch):
 
 
 def test_what_a_tape_changes_is_noticed(monkeypatch):
-    monkeypatch.setattr('lguest_lit.trace.Recorder.emulated', lambda self, opcode: setattr(self.lg.stats, 'emulated_insns', 99))
+    monkeypatch.setattr('lguest_lit.watch.trace.Recorder.emulated', lambda self, opcode: setattr(self.lg.stats, 'emulated_insns', 99))
     assert found({**CALL, 'deeds': ['e460']}).kind == 'tape'
 
 
@@ -91,7 +91,7 @@ def test_a_process_that_hangs_is_replaced(monkeypatch):
     monkeypatch.setattr('fuzz.driver.HANG', 0.5)
     def hang(*args):
         while True: pass
-    monkeypatch.setattr('lguest_lit.hypercalls.load_guest_gdt', hang)
+    monkeypatch.setattr('lguest_lit.host.hypercalls.load_guest_gdt', hang)
     worker = driver.Worker()
     answer = worker.run(CALL)
     worker.close()
@@ -100,10 +100,10 @@ def test_a_process_that_hangs_is_replaced(monkeypatch):
 
 @pytest.mark.slow
 def test_a_finding_is_made_small_kept_and_repeated(monkeypatch, tmp_path, capsys):
-    from lguest_lit import interrupts_and_traps
+    from lguest_lit.host import interrupts_and_traps
     real = interrupts_and_traps.load_guest_idt_entry
     def fussy(lg, number, *words): return {}[number] if number == 77 else real(lg, number, *words)
-    monkeypatch.setattr('lguest_lit.hypercalls.load_guest_idt_entry', fussy)
+    monkeypatch.setattr('lguest_lit.host.hypercalls.load_guest_idt_entry', fussy)
     bad = 'ba4d000000bb00006100b9008e00c0b806000000cd1f'          # LOAD_IDT_ENTRY of vector 77
     campaign = driver.Campaign(['hypercalls'], 0, tmp_path, quiet=True)
     try: campaign.try_case({**CALL, 'deeds': ['90', '90', bad, '90']})

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from guests import LOAD_AT, PAGE_OFFSET, dma, guest, hypercall, make_elf, string_at
-from lguest_lit.clock import VirtualClock
-from lguest_lit.host import Host
-from lguest_lit.launcher import Launcher
-from lguest_lit.lg import Fixes
-from lguest_lit.workbench import OneTurn, Workbench
+from lguest_lit.host.clock import VirtualClock
+from lguest_lit.host.host import Host
+from lguest_lit.launcher.launcher import Launcher
+from lguest_lit.host.lg import Fixes
+from lguest_lit.launcher.workbench import OneTurn, Workbench
 
 EXAMPLES = int(os.environ.get('LGUEST_LIT_EXAMPLES', 300))
 MEM, DEEDS, SLOT = 2 << 20, 24, 128                # each deed of a Guest has a slot of its own

@@ -8,7 +8,7 @@ import pytest
 from capstone import CS_ARCH_X86, CS_MODE_32, Cs
 from elftools.elf.elffile import ELFFile
 
-from lguest_lit import build as b
+from lguest_lit.images import build as b
 
 HAS_ERROR_CODE = {8, 10, 11, 12, 13, 14, 17}
 needs_compiler = pytest.mark.skipif(importlib.util.find_spec('ziglang') is None, reason='ziglang is not installed')
@@ -37,7 +37,7 @@ def stubs(path, table, at=0):
 @pytest.mark.parametrize('name', b.IMAGES)
 def test_rebuilt_image_is_the_shipped_one(name, tmp_path, capsys):
     new = b.build(name, tmp_path/'new.elf')
-    assert new.read_bytes() == b.image_path(name).read_bytes(), f'run python -m lguest_lit.build {name}'
+    assert new.read_bytes() == b.image_path(name).read_bytes(), f'run python -m lguest_lit.images.build {name}'
     assert capsys.readouterr() == ('', ''), 'the compiler warns'
 
 

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, Phase, given, seed, settings, strategies as 
 from invariants import (ACCESSED, DIRTY, DONE, FAULT, FETCH, FLUSH_TLB, GLOBAL, HALT, IRQS, LOAD_GDT, LOAD_IDT, LOAD_TLS, NEW_PGTABLE, PAGE_OFFSET,
                         PRESENT, READ, RW, SET_CLOCKEVENT, SET_PMD, SET_PTE, SET_STACK, TS, USER, WRITE, Puppet, Watch, call,
                         poke, queue)
-from lguest_lit.clock import VirtualClock
-from lguest_lit.host import Host
-from lguest_lit.launcher import Launcher
+from lguest_lit.host.clock import VirtualClock
+from lguest_lit.host.host import Host
+from lguest_lit.launcher.launcher import Launcher
 
 EXAMPLES = int(os.environ.get('LGUEST_LIT_EXAMPLES', 10_000))
 

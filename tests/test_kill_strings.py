@@ -9,12 +9,12 @@ import pytest
 
 import lguest_lit
 from guests import dma
-from lguest_lit import launcher
-from lguest_lit.host import Host
+from lguest_lit.launcher import launcher
+from lguest_lit.host.host import Host
 from lguest_lit.i386.memory import OutOfMemory
-from lguest_lit.lg import Fixes, LauncherMemory
-from lguest_lit.lguest_user import LguestFile
-from lguest_lit.workbench import OneTurn, Workbench
+from lguest_lit.host.lg import Fixes, LauncherMemory
+from lguest_lit.host.lguest_user import LguestFile
+from lguest_lit.launcher.workbench import OneTurn, Workbench
 
 # The Host's kill strings of June 2007, as they stand in its source (facts 5.10).
 JUNE = [

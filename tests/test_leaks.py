@@ -2,9 +2,9 @@
 import pytest
 
 from guests import guest, hypercall
-from lguest_lit.clock import VirtualClock
-from lguest_lit.host import Host
-from lguest_lit.launcher import Launcher, LauncherError, boot
+from lguest_lit.host.clock import VirtualClock
+from lguest_lit.host.host import Host
+from lguest_lit.launcher.launcher import Launcher, LauncherError, boot
 
 TICKS = 10_000
 

@@ -32,14 +32,14 @@ def step_on(picture): picture.get_by_label('step forward').click()
 
 # Of each picture: code that makes `picture`; what a hand does to it (a Playwright locator of the picture); an expression, and what it is then.
 LIVE = {
-    'timeline': ('from lguest_lit.film import film_life\nfrom lguest_lit.pictures.timeline import Timeline\nfrom lguest_lit.rewind import Moment, TimeMachine, last_change\n'
+    'timeline': ('from lguest_lit.watch.film import film_life\nfrom lguest_lit.pictures.timeline import Timeline\nfrom lguest_lit.watch.rewind import Moment, TimeMachine, last_change\n'
                  'machine = TimeMachine("first", mem="4M", every=50)\nfilm = film_life(machine)\npicture = Timeline(film, machine)',
                  step_in, 'machine.now == last_change(machine, "ebx", Moment(150, 2)).moment, picture.at == picture.event_of(machine.switch), picture.now["world"] > 1', '(True, True, True)'),
     'bit_fields': ('from lguest_lit.pictures.base import bit_fields\npicture = bit_fields([("all", [(0, 31)], None)], 4)',
                    lambda picture: picture.locator('[data-bit="0"]').click(), 'picture.words', '[5]'),
     'steps': ('from lguest_lit.pictures.steps import steps, table\npicture = steps({"up": [("first", table("T", ("name", "value"), {"a": 1})), ("then", table("T", ("name", "value"), {"a": 2}))]}, title="Two")',
               step_on, 'picture.at', '1'),
-    'trap_microscope': ('from lguest_lit.pictures.trap_microscope import microscope, trap_microscope\nfrom lguest_lit.workbench import Workbench\n'
+    'trap_microscope': ('from lguest_lit.pictures.trap_microscope import microscope, trap_microscope\nfrom lguest_lit.launcher.workbench import Workbench\n'
                         'picture = trap_microscope(microscope(Workbench("gate 6, handler\\nud2\\nhandler: nop"), 6), title="ud2")', step_on, 'picture.at', '1'),
     'switcher': ('from lguest_lit.pictures.switcher import film_switch, switcher_picture\nmachine = TimeMachine("first", mem="4M")\npicture = switcher_picture(film_switch(machine, 7))',
                  step_on, 'picture.at', '1'),

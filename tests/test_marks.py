@@ -129,14 +129,14 @@ def test_what_belongs_to_a_mark_stands_under_it(mark):
             for name in defined(source)}
     assert set(names.split()) <= here, f'not under {mark}: {set(names.split()) - here}'
     for name in names.split():
-        thing = getattr(importlib.import_module(f'lguest_lit.{module}'), name)
+        thing = getattr(importlib.import_module(f'lguest_lit.host.{module}'), name)
         if callable(thing) and thing.__doc__ and not isinstance(thing, type) and not hasattr(thing, '__supertype__'):
             assert f'[{ELSEWHERE.get(name, mark)}' in thing.__doc__ or re.search(r'\[(H:|L:|facts)', thing.__doc__), f'{name} does not say where it comes from'
 
 
 @pytest.mark.parametrize('module', UNMARKED)
 def test_what_the_seed_uses_and_does_not_show_is_here(module):
-    for name in UNMARKED[module].split(): assert getattr(importlib.import_module(f'lguest_lit.{module}'), name).__doc__
+    for name in UNMARKED[module].split(): assert getattr(importlib.import_module(f'lguest_lit.host.{module}'), name).__doc__
 
 
 def home(mark: str) -> tuple[Path, str]:

@@ -7,19 +7,19 @@ import sys
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from lguest_lit.clock import VirtualClock
-from lguest_lit.host import Host
+from lguest_lit.host.clock import VirtualClock
+from lguest_lit.host.host import Host
 from lguest_lit.i386.descriptors import segment_base, segment_limit
-from lguest_lit.interrupts_and_traps import idt_address, load_guest_idt_entry, maybe_do_interrupt, set_trap
-from lguest_lit.launcher import Launcher
-from lguest_lit.lg import Fixes, GuestDead
+from lguest_lit.host.interrupts_and_traps import idt_address, load_guest_idt_entry, maybe_do_interrupt, set_trap
+from lguest_lit.launcher.launcher import Launcher
+from lguest_lit.host.lg import Fixes, GuestDead
 from lguest_lit.pictures.base import module
 from lguest_lit.pictures.descriptors import GATE_RULES, SEGMENT_RULES, gate_bits, gdt_rows, guest_words, idt_rows, segment_bits, table_picture
 from lguest_lit.pictures.hypercall_ring import RingLog, ring_picture
 from lguest_lit.pictures.interrupt_decision import circumstances, decision_picture
 from lguest_lit.pictures.run_guest import CALL, Listener, Turns, run_guest_picture
-from lguest_lit.segments import fixup_gdt_table
-from lguest_lit.workbench import Workbench
+from lguest_lit.host.segments import fixup_gdt_table
+from lguest_lit.launcher.workbench import Workbench
 
 
 def goto(page, n: int):

@@ -3,14 +3,14 @@ import re
 
 import pytest
 
-from lguest_lit.film import Labels
+from lguest_lit.watch.film import Labels
 from lguest_lit.i386.cpu import flat_machine
-from lguest_lit.interrupts_and_traps import has_err
-from lguest_lit.lg import LguestRoState
+from lguest_lit.host.interrupts_and_traps import has_err
+from lguest_lit.host.lg import LguestRoState
 from lguest_lit.pictures.switcher import PARTS, film_switch, switcher_data, switcher_picture, switcher_turns
 from lguest_lit.pictures.trap_microscope import chains, error_rows, microscope, microscope_bare, pushed, trap_microscope, Witness
-from lguest_lit.rewind import TimeMachine
-from lguest_lit.workbench import Workbench, assemble
+from lguest_lit.watch.rewind import TimeMachine
+from lguest_lit.launcher.workbench import Workbench, assemble
 
 CALL = '''
         gate  5, service, {kind}, 3

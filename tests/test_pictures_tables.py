@@ -3,15 +3,15 @@ from itertools import product
 
 import pytest
 
-from lguest_lit.host import Host
+from lguest_lit.host.host import Host
 from lguest_lit.i386.paging import PageFault, walk
-from lguest_lit.lg import GuestDead
-from lguest_lit.page_tables import demand_page, spgd_addr, spte_addr
+from lguest_lit.host.lg import GuestDead
+from lguest_lit.host.page_tables import demand_page, spgd_addr, spte_addr
 from lguest_lit.pictures.address_space import address_space, guest_world, host_world
 from lguest_lit.pictures.page_tables import page_tables, table_film
 from lguest_lit.pictures.steps import steps, table
-from lguest_lit.rewind import Layers, keep_guest, keep_host, put_guest, put_host
-from lguest_lit.workbench import OneTurn, Workbench
+from lguest_lit.watch.rewind import Layers, keep_guest, keep_host, put_guest, put_host
+from lguest_lit.launcher.workbench import OneTurn, Workbench
 
 ENTRIES = {0x5000: 0x200007, 0x6000: 0x201005, 0x7000: 0x202003, 0x8000: 0x203067, 0x9000: 0x204107, 0xA000: 0x205087, 0xB000: 0x20600F,
            0xC000: 0x999007, 0xD000: 0x12345040, 0xE000: 0x207027, 0xFFC01000: 0x208007}

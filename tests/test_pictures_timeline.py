@@ -6,10 +6,10 @@ import time
 import numpy as np
 import pytest
 
-from lguest_lit.film import film_life, registers_at as frame_registers
+from lguest_lit.watch.film import film_life, registers_at as frame_registers
 from lguest_lit.pictures.timeline import Timeline, column, view
-from lguest_lit.rewind import Moment, TimeMachine
-from lguest_lit.trace import REGISTERS, WHAT, TraceError, record, registers_at, shadow_at, thrown_away, to_bytes, write_file
+from lguest_lit.watch.rewind import Moment, TimeMachine
+from lguest_lit.watch.trace import REGISTERS, WHAT, TraceError, record, registers_at, shadow_at, thrown_away, to_bytes, write_file
 
 LONG = dict(args='ticks=8000 quiet hz=1000', mem='4M')
 

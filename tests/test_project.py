@@ -11,6 +11,7 @@ import zipfile
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import arrows
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -90,40 +91,27 @@ def test_notebook_is_stored_with_what_it_shows(path):
 
 # --- who may know whom ---------------------------------------------------------------------------------------------------
 
-# A module may use those of its own row and of the rows above it; the arrows in CONTRIBUTING.md.
-ROWS = [{'i386'}, {'lg', 'clock', 'build', 'kernel'}, {'hypercalls', 'emulate_insn', 'interrupts_and_traps', 'page_tables', 'segments', 'io'},
-        {'switcher', 'core', 'host'}, {'lguest_user'}, {'launcher'}, {'cli', 'workbench', 'rewind', 'film', 'trace'}, {'reference', 'docfilter'}, {'site'}]
-ROW = {name: n for n, row in enumerate(ROWS) for name in row}
-
-
-def uses() -> dict[str, set[str]]:
-    "Each module of the package, by its name inside it, and the modules of the package that it imports."
-    found = {}
-    for path in sorted((ROOT/'lguest_lit').rglob('*.py')):
-        package = path.relative_to(ROOT).parent.parts
-        name, used = '.'.join([*package[1:], path.stem]), set()
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import): used |= {a.name for a in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                base = [*package[:len(package) + 1 - node.level]] if node.level else []
-                module = '.'.join(base + ([node.module] if node.module else []))
-                used |= {module} | {f'{module}.{a.name}' for a in node.names}
-        found[name] = {u.removeprefix('lguest_lit.') for u in used if u.startswith('lguest_lit.')} - {name}
-    return {name: used & found.keys() for name, used in found.items()}
+# What a package may know; the arrows in CONTRIBUTING.md are drawn from the imports.
+KNOWS = {'i386': (), 'images': (), 'host': ('i386', 'images'), 'launcher': ('i386', 'images', 'host'),
+         'watch': ('i386', 'images', 'host', 'launcher'), 'pictures': ('i386', 'images', 'host', 'launcher', 'watch'),
+         'cli': ('i386', 'images', 'host', 'launcher', 'watch'), 'tools': ('images',)}
 
 
 def test_imports_follow_the_arrows():
-    "No room knows one above it, and the i386 has never heard of lguest."
-    row = lambda name: ROW.get(name.split('.')[0])
-    against = [f'{a} imports {b}' for a, used in uses().items() for b in used
-               if None not in (row(a), row(b)) and row(b) > row(a)]
-    against += [f'{a} imports {b}' for a, used in uses().items() if a.startswith('i386.')
-                for b in used if not b.startswith('i386')]
+    "No package knows one above it, and the i386 has never heard of lguest."
+    assert arrows.rooms().keys() == KNOWS.keys()
+    against = [f'{a} imports {b}' for a, used in arrows.rooms().items() for b in used if b not in KNOWS[a]]
     assert not against, against
 
 
+def test_contributing_draws_the_arrows_that_there_are():
+    text = arrows.PAGE.read_text()
+    assert text == arrows.page(text), 'run python tests/arrows.py'
+    assert text.count('-->\n```mermaid') == 2
+
+
 def test_imports_go_round_in_no_circle():
-    try: TopologicalSorter(uses()).prepare()
+    try: TopologicalSorter(arrows.uses()).prepare()
     except CycleError as e: pytest.fail(f'import circle: {" -> ".join(e.args[1])}')
 
 
@@ -189,7 +177,9 @@ def test_wheel_holds_the_machine_code_and_its_source(project_copy, tmp_path):
     inside = set(zipfile.ZipFile(next(tmp_path.glob('*.whl'))).namelist())
     there = {str(p.relative_to(ROOT)) for p in (ROOT/'lguest_lit').rglob('*')
              if p.is_file() and '__pycache__' not in p.parts}
-    assert not there - inside, f'not in the wheel: {sorted(there - inside)}'
+    tools = {name for name in there if name.startswith('lguest_lit/tools/')}
+    assert tools and not tools & inside, 'the tools of the site are not for those who install'
+    assert not there - inside - tools, f'not in the wheel: {sorted(there - inside - tools)}'
 
 
 def test_settings_keep_the_pins_that_belong_together():

@@ -6,7 +6,7 @@ import random
 import pytest
 from unicorn import UC_HOOK_MEM_WRITE
 
-from lguest_lit.rewind import _WRITE, Counter, Moment, TimeMachine, last_change, who_wrote
+from lguest_lit.watch.rewind import _WRITE, Counter, Moment, TimeMachine, last_change, who_wrote
 
 LIFE = dict(args='ticks=40 quiet hz=1000', mem='4M')
 

@@ -5,12 +5,12 @@ import pytest
 from unicorn import x86_const as x86
 
 from guests import PAGE_OFFSET, dma, guest, hypercall, string_at
-from lguest_lit import core
-from lguest_lit.clock import VirtualClock
-from lguest_lit.host import Host
-from lguest_lit.kernel import CR0_TS
-from lguest_lit.launcher import Launcher
-from lguest_lit.lg import (GDT_ENTRY_KERNEL_CS, GDT_ENTRY_KERNEL_DS, GDT_ENTRY_TSS, LGUEST_TRAP_ENTRY, LHCALL_CRASH,
+from lguest_lit.host import core
+from lguest_lit.host.clock import VirtualClock
+from lguest_lit.host.host import Host
+from lguest_lit.host.kernel import CR0_TS
+from lguest_lit.launcher.launcher import Launcher
+from lguest_lit.host.lg import (GDT_ENTRY_KERNEL_CS, GDT_ENTRY_KERNEL_DS, GDT_ENTRY_TSS, LGUEST_TRAP_ENTRY, LHCALL_CRASH,
                            LHCALL_FLUSH_ASYNC, LHCALL_LOAD_GDT, LHCALL_LOAD_IDT_ENTRY, LHCALL_LOAD_TLS, LHCALL_SEND_DMA)
 
 WORDS = b'that was it\0'

@@ -4,11 +4,11 @@ import random
 import struct
 
 import pytest
-from lguest_lit.clock import VirtualClock
-from lguest_lit.host import Host
-from lguest_lit.launcher import Launcher
-from lguest_lit.lguest_user import LguestFile
-from lguest_lit.workbench import OneTurn, Workbench
+from lguest_lit.host.clock import VirtualClock
+from lguest_lit.host.host import Host
+from lguest_lit.launcher.launcher import Launcher
+from lguest_lit.host.lguest_user import LguestFile
+from lguest_lit.launcher.workbench import OneTurn, Workbench
 
 LIVES = {'ticks=40 hz=1000': 3, 'ticks=25 hz=500': 4}
 

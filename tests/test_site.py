@@ -9,8 +9,8 @@ from urllib.parse import unquote, urldefrag, urljoin
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from lguest_lit.reference import modules
-from lguest_lit.site import terms_of
+from lguest_lit.tools.reference import modules
+from lguest_lit.tools.site import terms_of
 from test_marks import ELSEWHERE, MARKS, home
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,7 +18,7 @@ NOTEBOOKS = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoin
 PHONE, DESK = dict(width=390, height=844), dict(width=1280, height=900)
 MAX_BYTES = 2_000_000
 CHAPTER = 'nbs/5_host/H330_demand_page.html'
-KINDS = 'index.html', 'nbs/index.html', CHAPTER, 'nbs/glossary.html', 'nbs/reference/clock.html'
+KINDS = 'index.html', 'nbs/index.html', CHAPTER, 'nbs/glossary.html', 'nbs/reference/host.clock.html'
 
 # Everything that is asked of a page, in one go.
 LOOK = '''() => ({
@@ -242,7 +242,7 @@ def test_binder_installs_the_package_with_its_tools():
 
 def test_the_filter_for_quarto_drops_directives_and_nothing_else():
     for path in NOTEBOOKS[::9]:
-        done = subprocess.run([sys.executable, '-m', 'lguest_lit.docfilter'], input=path.read_text(encoding='utf-8'), capture_output=True, text=True, cwd=ROOT)
+        done = subprocess.run([sys.executable, '-m', 'lguest_lit.tools.docfilter'], input=path.read_text(encoding='utf-8'), capture_output=True, text=True, cwd=ROOT)
         assert done.returncode == 0, done.stderr
         was, now = json.loads(path.read_text(encoding='utf-8')), json.loads(done.stdout)
         lines = lambda nb: [line for c in nb['cells'] for line in ''.join(c['source']).splitlines()]

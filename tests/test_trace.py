@@ -16,15 +16,16 @@ from invariants import Puppet
 from test_invariants import Story, actions, prepare
 from test_several_guests import OwnTime, serve
 
-from lguest_lit import core, launcher
-from lguest_lit.clock import VirtualClock
-from lguest_lit.host import Host
-from lguest_lit.launcher import Launcher
-from lguest_lit.lg import GDT_ENTRIES, SYSCALL_VECTOR, LauncherMemory
-from lguest_lit.rewind import TimeMachine
-from lguest_lit.trace import (CHANGE, EVENT, KINDS, NUMBER, REGISTERS, SOURCES, TRACKS, WHAT, Recorder, Recording, TraceError, changes_frame,
+from lguest_lit.host import core
+from lguest_lit.launcher import launcher
+from lguest_lit.host.clock import VirtualClock
+from lguest_lit.host.host import Host
+from lguest_lit.launcher.launcher import Launcher
+from lguest_lit.host.lg import GDT_ENTRIES, SYSCALL_VECTOR, LauncherMemory
+from lguest_lit.watch.rewind import TimeMachine
+from lguest_lit.watch.trace import (CHANGE, EVENT, KINDS, NUMBER, REGISTERS, SOURCES, TRACKS, WHAT, Recorder, Recording, TraceError, changes_frame,
                               chrome_trace, details, develop, export, load, record, registers_at, shadow_at, spread, thrown_away, to_bytes)
-from lguest_lit.workbench import OneTurn, Workbench
+from lguest_lit.launcher.workbench import OneTurn, Workbench
 
 LIFE = dict(args='ticks=40 quiet hz=1000', mem='4M')
 

@@ -4,11 +4,11 @@ import struct
 import threading
 
 import pytest
-from lguest_lit.host import Host
+from lguest_lit.host.host import Host
 from lguest_lit.i386.cpu import CPU, STUBS, flat_machine, knock
 from lguest_lit.i386.memory import PhysicalMemory
-from lguest_lit.kernel import TIMER_VECTOR
-from lguest_lit.workbench import OneTurn, Workbench
+from lguest_lit.host.kernel import TIMER_VECTOR
+from lguest_lit.launcher.workbench import OneTurn, Workbench
 from unicorn import x86_const as x86
 
 GDT, IDT, TSS, PD, PT = 0x1000, 0x2000, 0x3000, 0x10000, 0x11000

@@ -1,0 +1,1 @@
+"The processor: memory, descriptors, paging, traps, and the engine under them. Knows nobody."

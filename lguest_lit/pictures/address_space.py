@@ -9,9 +9,9 @@ __all__ = ['RIGHTS', 'GB', 'ZOOMS', 'pages_of', 'regions', 'known_frames', 'whos
 # %% ../../nbs/7_mastery/35_address_space.ipynb #3
 import traitlets
 
-from ..host import Host
+from ..host.host import Host
 from ..i386.paging import PRESENT, PSE, RW, USER
-from ..lg import Lguest, SWITCHER_ADDR
+from ..host.lg import Lguest, SWITCHER_ADDR
 from .base import Picture
 from .page_tables import guest_words, our_frames
 

@@ -10,10 +10,10 @@ __all__ = ['YES_NO', 'GATE', 'GATE_RULES', 'SEGMENT', 'SEGMENT_RULES', 'PTE', 'E
 from ctypes import sizeof
 
 from ..i386.descriptors import Descriptor
-from ..interrupts_and_traps import idt_address
-from ..lg import GDT_ENTRIES, IDT_ENTRIES, SYSCALL_VECTOR, Lguest
+from ..host.interrupts_and_traps import idt_address
+from ..host.lg import GDT_ENTRIES, IDT_ENTRIES, SYSCALL_VECTOR, Lguest
 from .base import BitFields, Picture, bit_fields, rule
-from ..segments import IGNORED_GDT
+from ..host.segments import IGNORED_GDT
 
 # %% ../../nbs/7_mastery/39_descriptors.ipynb #7
 YES_NO = {0: 'no', 1: 'yes'}

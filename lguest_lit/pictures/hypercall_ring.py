@@ -10,10 +10,10 @@ import ctypes
 
 from unicorn import UC_HOOK_MEM_WRITE
 
-from ..core import run_guest, run_guest_once
-from ..hypercalls import RING_HCALLS, RING_STATUS, do_async_hcalls, do_hcall, do_hypercalls, unpack_hcall
-from ..launcher import Launcher
-from ..lg import HCALL_NAMES, LGUEST_TRAP_ENTRY, LHCALL_RING_SIZE
+from ..host.core import run_guest, run_guest_once
+from ..host.hypercalls import RING_HCALLS, RING_STATUS, do_async_hcalls, do_hcall, do_hypercalls, unpack_hcall
+from ..launcher.launcher import Launcher
+from ..host.lg import HCALL_NAMES, LGUEST_TRAP_ENTRY, LHCALL_RING_SIZE
 from .base import Picture
 from .run_guest import CALL, RETURN, Listener
 

@@ -8,7 +8,7 @@ __all__ = ['circumstances', 'InterruptDecision', 'decision_picture']
 # %% ../../nbs/7_mastery/38_interrupt_decision.ipynb #4
 import traitlets
 
-from ..lg import FIRST_EXTERNAL_VECTOR, LGUEST_IRQS, Lguest
+from ..host.lg import FIRST_EXTERNAL_VECTOR, LGUEST_IRQS, Lguest
 from .base import Picture
 
 # %% ../../nbs/7_mastery/38_interrupt_decision.ipynb #7

@@ -12,8 +12,8 @@ from array import array
 import traitlets
 
 from ..i386.paging import PRESENT, PSE
-from ..lg import HCALL_NAMES, LGUEST_TRAP_ENTRY, Lguest
-from ..page_tables import FLAGS, PTES_PER_PAGE
+from ..host.lg import HCALL_NAMES, LGUEST_TRAP_ENTRY, Lguest
+from ..host.page_tables import FLAGS, PTES_PER_PAGE
 from .base import Picture
 
 # %% ../../nbs/7_mastery/34_page_table_picture.ipynb #8

@@ -12,13 +12,13 @@ import errno, sys
 from collections import Counter
 from dataclasses import dataclass, field
 
-from ..core import fail, handle_trap, run_guest, run_guest_once, set_ts
-from ..emulate_insn import emulate_insn
-from ..hypercalls import do_hcall, do_hypercalls, initialize
-from ..interrupts_and_traps import clockdev_fn, deliver_trap, maybe_do_interrupt, set_guest_interrupt
-from ..launcher import Launcher
-from ..lg import HCALL_NAMES, LGUEST_TRAP_ENTRY, kill_guest
-from ..page_tables import demand_page
+from ..host.core import fail, handle_trap, run_guest, run_guest_once, set_ts
+from ..host.emulate_insn import emulate_insn
+from ..host.hypercalls import do_hcall, do_hypercalls, initialize
+from ..host.interrupts_and_traps import clockdev_fn, deliver_trap, maybe_do_interrupt, set_guest_interrupt
+from ..launcher.launcher import Launcher
+from ..host.lg import HCALL_NAMES, LGUEST_TRAP_ENTRY, kill_guest
+from ..host.page_tables import demand_page
 from .base import Picture
 
 # %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #8

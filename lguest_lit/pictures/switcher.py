@@ -10,12 +10,12 @@ __all__ = ['HOST_STEPS', 'MEANS', 'WHO', 'REGISTERS', 'PARTS', 'SwitchCamera', '
 # %% ../../nbs/7_mastery/33_switcher_picture.ipynb #4
 import sys
 
-from ..film import Labels, StayCamera, leaves, registers_at
-from ..lg import REGS_OFFSET, LguestRegs, LguestRoState
-from ..page_tables import SWITCHER_PGD_INDEX
+from ..watch.film import Labels, StayCamera, leaves, registers_at
+from ..host.lg import REGS_OFFSET, LguestRegs, LguestRoState
+from ..host.page_tables import SWITCHER_PGD_INDEX
 from .base import Picture
 from .trap_microscope import instruction, trap_name
-from ..rewind import TimeMachine
+from ..watch.rewind import TimeMachine
 
 # %% ../../nbs/7_mastery/33_switcher_picture.ipynb #8
 HOST_STEPS = dict(handle_trap='handle_trap has dealt with the trap', do_hypercalls='do_hypercalls has done what was asked', maybe_do_interrupt='maybe_do_interrupt has delivered an interrupt',

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import traitlets
 
-from ..film import SEEN, Film, Labels, Listings, film_life, kernel_places, listing, look, peek, world_of
-from ..launcher import BUILT_IN, MAX_MEMORY, load_elf, read_file
+from ..watch.film import SEEN, Film, Labels, Listings, film_life, kernel_places, listing, look, peek, world_of
+from ..launcher.launcher import BUILT_IN, MAX_MEMORY, load_elf, read_file
 from .base import Picture
-from ..rewind import Moment, TimeMachine, last_change, who_wrote
-from ..trace import KINDS, REGISTERS, SOURCES, Recording, TraceError, code_name, load, write_file
+from ..watch.rewind import Moment, TimeMachine, last_change, who_wrote
+from ..watch.trace import KINDS, REGISTERS, SOURCES, Recording, TraceError, code_name, load, write_file
 
 # %% ../../nbs/7_mastery/31_timeline.ipynb #8
 def planes(

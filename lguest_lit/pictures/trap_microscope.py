@@ -17,10 +17,10 @@ import traitlets
 
 from ..i386.paging import PageFault
 from ..i386.traps import DB, PF
-from ..lg import LGUEST_TRAP_ENTRY, LguestRegs, REGS_OFFSET, SWITCHER_ADDR
+from ..host.lg import LGUEST_TRAP_ENTRY, LguestRegs, REGS_OFFSET, SWITCHER_ADDR
 from .base import Picture
-from ..rewind import Counter
-from ..switcher import lguest_pages
+from ..watch.rewind import Counter
+from ..host.switcher import lguest_pages
 
 # %% ../../nbs/7_mastery/32_trap_microscope.ipynb #8
 def peek(

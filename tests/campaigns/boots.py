@@ -15,8 +15,8 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import nullcontext
 
-from lguest_lit.launcher import POWER_DOWN, Launcher
-from lguest_lit.trace import Recorder
+from lguest_lit.launcher.launcher import POWER_DOWN, Launcher
+from lguest_lit.watch.trace import Recorder
 
 TICKS, PATIENCE = 5, 120        # ticks of a life; seconds until a boot counts as hanging
 KICKS = 0.002                   # mean seconds between two kicks

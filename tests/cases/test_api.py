@@ -13,10 +13,10 @@ import pytest
 from guests import dma, guest, hypercall, string_at
 from programs import PATIENCE, SPIN, sends, until
 
-from lguest_lit.clock import VirtualClock
-from lguest_lit.host import Host
-from lguest_lit.launcher import Launcher, LauncherError, boot
-from lguest_lit.workbench import Workbench
+from lguest_lit.host.clock import VirtualClock
+from lguest_lit.host.host import Host
+from lguest_lit.launcher.launcher import Launcher, LauncherError, boot
+from lguest_lit.launcher.workbench import Workbench
 
 SPINNING = guest(SPIN)
 
@@ -173,7 +173,7 @@ def test_a_run_leaves_no_thread():
 
 FORKED = '''
 import os
-from lguest_lit.launcher import Launcher
+from lguest_lit.launcher.launcher import Launcher
 guest = Launcher('first', args='ticks=5 quiet', console=lambda text: None)
 first = bytes(guest.mm.ram[0x100000:0x100010])
 pid = os.fork()

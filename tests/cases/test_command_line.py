@@ -8,8 +8,9 @@ import pytest
 from guests import guest, hypercall, says
 from programs import SPIN, lguest, refused
 
-from lguest_lit import build, cli
-from lguest_lit.trace import load
+from lguest_lit.images import build
+from lguest_lit import cli
+from lguest_lit.watch.trace import load
 
 HELLO = b'hello from the smallest Guest\n'
 
@@ -148,11 +149,11 @@ def test_no_memory_anywhere(monkeypatch, capsys):
     assert capsys.readouterr().err == 'lguest: the system has no more memory for us\n'
 
 
-# --- python -m lguest_lit.build ------------------------------------------------------------------------------------------------
+# --- python -m lguest_lit.images.build ------------------------------------------------------------------------------------------------
 
 def make(*args, **kwargs):
-    "Run `python -m lguest_lit.build` to its end."
-    return subprocess.run([sys.executable, '-m', 'lguest_lit.build', *args], capture_output=True, timeout=300, **kwargs)
+    "Run `python -m lguest_lit.images.build` to its end."
+    return subprocess.run([sys.executable, '-m', 'lguest_lit.images.build', *args], capture_output=True, timeout=300, **kwargs)
 
 
 @pytest.mark.parametrize('out, why', [('/no/such/dir/x.elf', 'No such file'), ('/dev/full', 'No space left'), ('.', 'Is a directory')])

@@ -4,12 +4,12 @@ import struct
 
 import pytest
 
-from lguest_lit.clock import VirtualClock, WallClock
-from lguest_lit.host import Host
+from lguest_lit.host.clock import VirtualClock, WallClock
+from lguest_lit.host.host import Host
 from lguest_lit.i386.cpu import CODE, CPU, flat_machine, trapped
 from lguest_lit.i386.tlb import TlbCPU
-from lguest_lit.launcher import Launcher
-from lguest_lit.workbench import assemble
+from lguest_lit.launcher.launcher import Launcher
+from lguest_lit.launcher.workbench import assemble
 
 A, B = 0x80000000, 0xD56F678F
 CF, PF, AF, ZF, SF, OF = 1, 4, 0x10, 0x40, 0x80, 0x800

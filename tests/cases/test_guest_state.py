@@ -2,19 +2,19 @@
 import ctypes, random
 
 import pytest
-from lguest_lit.build import HERE, build
-from lguest_lit.clock import VirtualClock
-from lguest_lit.host import Host
+from lguest_lit.images.build import HERE, build
+from lguest_lit.host.clock import VirtualClock
+from lguest_lit.host.host import Host
 from lguest_lit.i386 import engine
 from lguest_lit.i386.cpu import CPU, flat_machine, trapped
 from lguest_lit.i386.cpuid import FEATURES, cpuid
-from lguest_lit.kernel import CR0, CR4, CR4_PGE
+from lguest_lit.host.kernel import CR0, CR4, CR4_PGE
 from lguest_lit.i386.memory import PhysicalMemory
-from lguest_lit.launcher import Launcher, LauncherError
-from lguest_lit.lg import Fixes
-from lguest_lit.rewind import TimeMachine
-from lguest_lit.trace import Recorder, Recording, develop, record, live_again
-from lguest_lit.workbench import OneTurn, Workbench, assemble
+from lguest_lit.launcher.launcher import Launcher, LauncherError
+from lguest_lit.host.lg import Fixes
+from lguest_lit.watch.rewind import TimeMachine
+from lguest_lit.watch.trace import Recorder, Recording, develop, record, live_again
+from lguest_lit.launcher.workbench import OneTurn, Workbench, assemble
 
 DATA = '''
         .data

@@ -10,7 +10,7 @@ from lguest_lit.i386.cpu import CODE, STACK0, STACK1, CPU, flat_machine, trapped
 from lguest_lit.i386.descriptors import segment
 from lguest_lit.i386.guard import WATCHED_RETURNS
 from lguest_lit.i386.tlb import TlbCPU
-from lguest_lit.workbench import OneTurn, Workbench
+from lguest_lit.launcher.workbench import OneTurn, Workbench
 from unicorn import x86_const as x86
 
 PF, GP, UD, DB, TS = 14, 13, 6, 1, 10

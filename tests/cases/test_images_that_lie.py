@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from guests import says
-from lguest_lit.build import (IMAGES, LONGEST_NAME, MOST_SYMBOLS, SECTION, SHT_SYMTAB, SYMBOL, SymbolError, image_path, sections, symbols)
+from lguest_lit.images.build import (IMAGES, LONGEST_NAME, MOST_SYMBOLS, SECTION, SHT_SYMTAB, SYMBOL, SymbolError, image_path, sections, symbols)
 from lguest_lit.cli import main
-from lguest_lit.trace import load
+from lguest_lit.watch.trace import load
 
 SECONDS, MEGABYTES = 2, 100
 
@@ -115,7 +115,7 @@ def test_an_image_that_lies_runs_like_any_other(name, taped, tmp_path, capfdbina
 
 
 MEASURE = r'''import re, sys, time
-from lguest_lit.build import SymbolError, symbols
+from lguest_lit.images.build import SymbolError, symbols
 def peak(): return int(re.search(r'VmHWM:\s+(\d+)', open('/proc/self/status').read())[1]) >> 10
 base, began = peak(), time.process_time()
 try: symbols(sys.argv[1])

@@ -15,18 +15,18 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings, strategies as st
 
 from guests import guest, hypercall, says
-from lguest_lit import trace
-from lguest_lit.build import image_path
+from lguest_lit.watch import trace
+from lguest_lit.images.build import image_path
 from lguest_lit.cli import main
-from lguest_lit.film import film_life
-from lguest_lit.host import Host
-from lguest_lit.launcher import Launcher
+from lguest_lit.watch.film import film_life
+from lguest_lit.host.host import Host
+from lguest_lit.launcher.launcher import Launcher
 from lguest_lit.pictures import timeline
 from lguest_lit.pictures.timeline import Timeline, reel, view
-from lguest_lit.rewind import TimeMachine
-from lguest_lit.trace import (CHANGE, EVENT, EXPORTS, KINDS, NUMBER, Recorder, Recording, TraceError, develop, export, live_again, load,
+from lguest_lit.watch.rewind import TimeMachine
+from lguest_lit.watch.trace import (CHANGE, EVENT, EXPORTS, KINDS, NUMBER, Recorder, Recording, TraceError, develop, export, live_again, load,
                               record, to_bytes)
-from lguest_lit.workbench import assemble
+from lguest_lit.launcher.workbench import assemble
 from test_hostile_guests import MEM, Leash, deeds, image, kinds
 
 EXAMPLES = int(os.environ.get('LGUEST_LIT_EXAMPLES', 300))

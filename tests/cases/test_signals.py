@@ -13,7 +13,7 @@ from guests import guest, hypercall
 from programs import PATIENCE, SPIN, lguest, mapped, started, until, up_and
 
 from lguest_lit import cli
-from lguest_lit.trace import load
+from lguest_lit.watch.trace import load
 
 ENDS = [(signal.SIGINT, 130, b'interrupted'), (signal.SIGTERM, 143, b'terminated'), (signal.SIGHUP, 129, b'the terminal has hung up')]
 

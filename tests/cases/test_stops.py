@@ -6,12 +6,12 @@ import time
 
 import pytest
 
-from lguest_lit.clock import VirtualClock, WallClock
-from lguest_lit.host import Host
+from lguest_lit.host.clock import VirtualClock, WallClock
+from lguest_lit.host.host import Host
 from lguest_lit.i386.cpu import CODE, flat_machine, trapped
-from lguest_lit.launcher import Launcher
-from lguest_lit.trace import Recorder
-from lguest_lit.workbench import OneTurn, Workbench, assemble
+from lguest_lit.launcher.launcher import Launcher
+from lguest_lit.watch.trace import Recorder
+from lguest_lit.launcher.workbench import OneTurn, Workbench, assemble
 
 push = lambda *words: b''.join(b'\x68' + struct.pack('<I', word) for word in words)
 CLOCKS = [VirtualClock, WallClock]

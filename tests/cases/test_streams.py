@@ -14,8 +14,8 @@ import pytest
 from guests import dma, guest, hypercall, says, string_at
 from programs import ECHO, FLOOD, PATIENCE, SPIN, lguest, sends, started, until, up_and
 
-from lguest_lit.launcher import Launcher, Output, OutputError, boot, write_all
-from lguest_lit.workbench import assemble
+from lguest_lit.launcher.launcher import Launcher, Output, OutputError, boot, write_all
+from lguest_lit.launcher.workbench import assemble
 
 
 @pytest.fixture

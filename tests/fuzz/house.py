@@ -22,13 +22,13 @@ from test_hostile_guests import COUNTER, GATED, MEM, House as Hostile
 from test_hostile_guests import image as hostile_image
 
 import lguest_lit
-from lguest_lit.build import image_path
-from lguest_lit.clock import WallClock
-from lguest_lit.launcher import Launcher, LauncherError
-from lguest_lit.lg import Fixes, LauncherMemory
-from lguest_lit.lguest_user import LguestFile
+from lguest_lit.images.build import image_path
+from lguest_lit.host.clock import WallClock
+from lguest_lit.launcher.launcher import Launcher, LauncherError
+from lguest_lit.host.lg import Fixes, LauncherMemory
+from lguest_lit.host.lguest_user import LguestFile
 from lguest_lit.pictures.timeline import Timeline
-from lguest_lit.trace import (Recorder, TraceError, changes_frame, develop, export, load, record, registers_at, shadow_at,
+from lguest_lit.watch.trace import (Recorder, TraceError, changes_frame, develop, export, load, record, registers_at, shadow_at,
                               to_bytes)
 
 MAX_WAIT = 1.0                        # seconds of processor time from a stop being asked for to its coming true

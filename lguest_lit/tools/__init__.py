@@ -1,0 +1,1 @@
+"How the site is made: its reference, and what no renderer knows. Not in the wheel."

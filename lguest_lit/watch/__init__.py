@@ -1,0 +1,1 @@
+"Looking at a Guest's life: recordings, time travel, films. Knows `launcher`."
