@@ -233,8 +233,8 @@ def wrong_address(real): return lambda lg, trap, cr2: real(lg, trap, cr2 ^ 4)
     ('core.demand_page', dirty_at_once), ('core.handle_trap', wrong_address), ('hypercalls.guest_set_pte', nothing),
     ('hypercalls.guest_pagetable_flush_user', nothing), ('hypercalls.guest_set_pmd', nothing)), ids=lambda x: x if isinstance(x, str) else x.__name__)
 def test_a_broken_host_is_noticed(monkeypatch, machines, where, change):
-    real = pydoc.locate(f'lguest_lit.{where}')
-    monkeypatch.setattr(f'lguest_lit.{where}', nothing if change is nothing else change(real))
+    real = pydoc.locate(f'lguest_lit.host.{where}')
+    monkeypatch.setattr(f'lguest_lit.host.{where}', nothing if change is nothing else change(real))
     with pytest.raises((AssertionError, OSError)):
         for case in random_cases(where, 800): compare(machines, *case)
 

@@ -238,7 +238,7 @@ def state_too(real):
     ids=lambda x: x if isinstance(x, str) else x.__name__)
 def test_a_broken_host_is_noticed(monkeypatch, where, change):
     "Each of these breaks the Host in one place; some of the first lives must come to a bad end."
-    module, name = f'lguest_lit.{where}'.rsplit('.', 1)
+    module, name = f'lguest_lit.host.{where}'.rsplit('.', 1)
     rng = random.Random(where)
     with Host(memory=5 << 20, clock=VirtualClock()) as host:
         puppet, other = Puppet(host, prepare), Other(host)

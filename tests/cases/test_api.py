@@ -219,7 +219,7 @@ def test_the_package_offers_what_most_people_want():
     "And loads it only when it is asked for: the command line wants to hear a Ctrl-C before that."
     code = ('import sys, lguest_lit\nassert not {"unicorn", "numpy"} & {*sys.modules}\n'
             'assert {"boot", "Launcher", "Workbench", "record"} <= {*dir(lguest_lit)}\n'
-            'from lguest_lit import Launcher, boot, launcher\nassert boot is launcher.boot\n'
+            'from lguest_lit import Launcher, boot\nfrom lguest_lit.launcher import launcher\nassert boot is launcher.boot\n'
             'try: lguest_lit.nonsense\nexcept AttributeError as e: print(e)')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=PATIENCE)
     assert (done.stdout, done.stderr) == ("module 'lguest_lit' has no attribute 'nonsense'\n", '')
