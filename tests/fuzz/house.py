@@ -219,6 +219,7 @@ class House(Hostile):
         with Stopper(stop, PATIENCE) as stopper, ExitStack() as tapes:
             try:
                 for step in case['steps']:
+                    if stopper.asked: break                       # what it stops is one request
                     self.leash.hold(SimpleNamespace(stop=stop, host=host), 1000, 0)
                     try: answers.append(repr(self.request(device, mm, *step)))
                     except OSError as e:
