@@ -29,7 +29,7 @@ POOL = 400                       # cases of a target from which new ones are mad
 KINDS = {'exception': 'exceptions', 'foreign bytes': 'foreign bytes', 'leak': 'leaks', 'wait': 'waits',
          'memory': 'too much memory', 'tape': 'lives that a tape has changed',
          'again': 'lives that were others the second time', 'crash': 'crashes'}
-TURNS = 'hypercalls fragments tables fragments hypercalls fragments protocol fragments images recordings'.split()
+TURNS = 'hypercalls fragments tables hypercalls fragments protocol hypercalls fragments images recordings'.split()
 COMMAND = 'make fuzz REPRO='
 
 
