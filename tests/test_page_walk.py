@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from lguest_lit.i386.paging import ACCESSED, DIRTY, PRESENT, PSE, RW, USER, PageFault, walk
 from test_trap_delivery import INT, PD, Machine, handler
-from unicorn import x86_const as x86
 
 TABLES = [0x60000, 0x61000]                       # two page tables of the test's
 FRAMES = [0x70000, 0x71000, 0x72000, 0x73000]     # and four frames
@@ -41,10 +40,7 @@ def test_walk_agrees_with_the_engine(m, e, ring, write, wp, pse):
     # the engine
     code = (b'\xa3' if write else b'\xa1') + struct.pack('<I', vaddr) + b'\xcd\x80'
     m.go(code, ring, 2, eax=0x12345678)
-    uc = cpu.engine.uc
-    uc.reg_write(x86.UC_X86_REG_CR0, 0x80000011 | wp << 16)
-    uc.reg_write(x86.UC_X86_REG_CR4, pse << 4)
-    cpu.engine.load()
+    cpu.engine.put(CR0=0x80000011 | wp << 16, CR4=pse << 4)
     cpu.engine.flush_tlb()
     before = bytes(m.mem.u8)
     assert cpu.run() == 'halted'
@@ -98,7 +94,6 @@ def test_the_engine_sees_the_same_ones(m, pse):
     vaddr = 0x80400000
     m.put(PD + (vaddr >> 22) * 4, 0x40000007 | pse << 7)
     m.go(b'\xa3' + struct.pack('<I', vaddr + 8) + b'\xa1' + struct.pack('<I', vaddr + 8) + b'\xcd\x80', 3, 2, eax=0x12345678)
-    m.cpu.engine.uc.reg_write(x86.UC_X86_REG_CR4, pse << 4)
-    m.cpu.engine.load()
+    m.cpu.engine.put(CR4=pse << 4)
     m.cpu.engine.flush_tlb()
     assert m.cpu.run() == 'halted' and m.regs['eip'] == handler(0x80) + 1 and m.regs['eax'] == 0xFFFFFFFF

@@ -104,6 +104,11 @@ def test_imports_follow_the_arrows():
     assert not against, against
 
 
+def test_only_the_i386_knows_its_engine():
+    knowing = [str(path) for path in (ROOT/'lguest_lit').rglob('*.py') if re.search(r'^\s*(from|import) unicorn\b', path.read_text(), re.M)]
+    assert knowing and all('/i386/' in path for path in knowing), knowing
+
+
 def test_contributing_draws_the_arrows_that_there_are():
     text = arrows.PAGE.read_text()
     assert text == arrows.page(text), 'run python tests/arrows.py'

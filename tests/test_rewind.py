@@ -4,9 +4,9 @@ import os
 import random
 
 import pytest
-from unicorn import UC_HOOK_MEM_WRITE
 
-from lguest_lit.watch.rewind import _WRITE, Counter, Moment, TimeMachine, last_change, who_wrote
+from lguest_lit.i386.probe import on_write
+from lguest_lit.watch.rewind import Counter, Moment, TimeMachine, last_change, who_wrote
 
 LIFE = dict(args='ticks=40 quiet hz=1000', mem='4M')
 
@@ -65,14 +65,10 @@ def trace_of_all_writes(machine, until):
     "Every write of the processor's from the beginning: word -> (stay, address of the instruction, ring) of the last one."
     cpu, last, eip = machine.host.cpu, {}, [0]
     def each(address): eip[0] = address
-    def wrote(_, kind, address, size, value, *rest):
+    def wrote(address, size, value):
         for word in {address & ~3, address + size - 1 & ~3}: last[word] = (machine.switch, eip[0], cpu.state[cpu.f.HFLAGS] & 3)
-    callback = _WRITE(wrote)
     machine.back_to(0)
-    with Counter(cpu, each):
-        hook = cpu.engine.hook(UC_HOOK_MEM_WRITE, callback)
-        machine.go(until)
-        cpu.engine.unhook(hook)
+    with Counter(cpu, each), on_write(cpu, wrote): machine.go(until)
     return last
 
 

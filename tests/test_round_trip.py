@@ -2,7 +2,6 @@
 import struct
 
 import pytest
-from unicorn import x86_const as x86
 
 from guests import PAGE_OFFSET, dma, guest, hypercall, string_at
 from lguest_lit.host import core
@@ -123,7 +122,7 @@ def test_flags_of_the_host_survive(host, flags):
 
 
 def set_flags(host, flags):
-    host.cpu.engine.uc.reg_write(x86.UC_X86_REG_EFLAGS, flags)
+    host.cpu.engine.put(EFLAGS=flags)
     host.cpu.engine.load()
 
 

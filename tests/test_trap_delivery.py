@@ -9,7 +9,6 @@ from lguest_lit.i386.cpu import CPU, STUBS, flat_machine, knock
 from lguest_lit.i386.memory import PhysicalMemory
 from lguest_lit.host.kernel import TIMER_VECTOR
 from lguest_lit.launcher.workbench import OneTurn, Workbench
-from unicorn import x86_const as x86
 
 GDT, IDT, TSS, PD, PT = 0x1000, 0x2000, 0x3000, 0x10000, 0x11000
 START, PROGRAM, ABSENT, KERNEL = 0x5000, 0x20000, 0x80000, 0x81000   # ABSENT: no page; KERNEL: not for ring 3
@@ -48,11 +47,7 @@ class Machine:
         for v in range(IDT_ENTRIES): self.gate(v, 0x8, INT, 0)
         for v in range(256): self.mem.write(handler(v), b'\xf4')
         self.mem.write(START, b'\xcf')
-        uc = cpu.engine.uc
-        uc.reg_write(x86.UC_X86_REG_GDTR, (0, GDT, 0x67, 0))
-        uc.reg_write(x86.UC_X86_REG_IDTR, (0, IDT, IDT_ENTRIES * 8 - 1, 0))
-        uc.reg_write(x86.UC_X86_REG_CR3, PD)
-        uc.reg_write(x86.UC_X86_REG_CR0, 0x80010011)
+        cpu.engine.put(GDTR=(GDT, 0x67), IDTR=(IDT, IDT_ENTRIES * 8 - 1), CR3=PD, CR0=0x80010011)
         cpu.load_segment('cs', 8)
         for s in ('ss', 'ds', 'es'): cpu.load_segment(s, 0x10)
         cpu.load_segment('tr', TR)
@@ -272,8 +267,7 @@ def test_bad_stack(m, cause, cpl, stack, rescue):
 
 def test_no_idt_is_a_shutdown(m):
     m.go(b'\x0f\x0b', 0)
-    m.cpu.engine.uc.reg_write(x86.UC_X86_REG_IDTR, (0, IDT, 0, 0))
-    m.cpu.engine.load()
+    m.cpu.engine.put(IDTR=(IDT, 0))
     assert m.cpu.run() == 'shutdown'
 
 

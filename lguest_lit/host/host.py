@@ -8,7 +8,6 @@ __all__ = ['adjust_pge', 'init', 'fini', 'Host']
 # %% ../../nbs/5_host/H000_init.ipynb #3
 import random
 
-from unicorn import x86_const as x86
 
 from .clock import WallClock
 from .kernel import CR4_PGE, HostError, Kernel
@@ -22,10 +21,9 @@ def adjust_pge(
 ):
     "Set or clear CR4.PGE on every CPU [H:000]."
     for mine in host.percpu:
-        uc = mine.cpu.engine.uc
-        cr4 = uc.reg_read(x86.UC_X86_REG_CR4)
-        uc.reg_write(x86.UC_X86_REG_CR4, cr4 | CR4_PGE if on else cr4 & ~CR4_PGE)
-        mine.cpu.engine.load()
+        engine = mine.cpu.engine
+        cr4 = engine.state[engine.f.CR4]
+        engine.put(CR4=cr4 | CR4_PGE if on else cr4 & ~CR4_PGE)
 
 # %% ../../nbs/5_host/H000_init.ipynb #12
 def init(

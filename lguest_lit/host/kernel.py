@@ -12,7 +12,6 @@ import struct
 from dataclasses import dataclass
 
 from elftools.elf.elffile import ELFFile
-from unicorn import x86_const as x86
 
 from ..images.build import image_path, symbols
 from ..i386.cpu import CPU, knock
@@ -70,11 +69,8 @@ def fill_idt(kernel):
 # %% ../../nbs/1_preparation/70_kernel.ipynb #21
 def load_registers(kernel, cpu: CPU, gdt: int):
     "Whatever a kernel has loaded by now."
-    uc = cpu.engine.uc
-    for register, value in ((x86.UC_X86_REG_GDTR, (0, gdt, GDT_LIMIT, 0)), (x86.UC_X86_REG_IDTR, (0, kernel.idt, IDT_LIMIT, 0)),
-                            (x86.UC_X86_REG_CR3, kernel.pgdir << PAGE_SHIFT), (x86.UC_X86_REG_CR4, CR4), (x86.UC_X86_REG_CR0, CR0)):
-        uc.reg_write(register, value)
-    cpu.engine.load()
+    cpu.engine.put(GDTR=(gdt, GDT_LIMIT), IDTR=(kernel.idt, IDT_LIMIT),
+                   CR3=kernel.pgdir << PAGE_SHIFT, CR4=CR4, CR0=CR0)
     for name in ('ss', 'ds', 'es'): cpu.load_segment(name, KERNEL_DS)
     for name, selector in (('cs', KERNEL_CS), ('tr', GDT_ENTRY_TSS * 8), ('fs', 0), ('gs', 0)): cpu.load_segment(name, selector)
 
@@ -124,7 +120,7 @@ class KernelMemory:
     def forget_code(self, pa: int, n: int):
         "Make the CPUs forget what they have translated from memory that somebody else has written."
         first = PAGE_OFFSET + pa
-        for mine in self.percpu: mine.cpu.engine.uc.ctl_remove_cache(first, min(first + n, 0xF8000000))
+        for mine in self.percpu: mine.cpu.engine.code_written(first, min(n, 0xF8000000 - first))
 
 # %% ../../nbs/1_preparation/70_kernel.ipynb #32
 _EMPTY_REGISTER = struct.pack('<QH6x', 0xC000000000000000, 0xFFFF)
@@ -201,14 +197,10 @@ class Kernel(KernelMemory, KernelFpu):
 
     def take_back(self):
         "Be the kernel again, wherever the processor is: what ran there is lost."
-        uc, cr4 = self.cpu.engine.uc, self.cpu.registers()['cr4']
+        cr4 = self.cpu.registers()['cr4']
         load_registers(self, self.cpu, self.gdt)
-        stack = self.stack + PAGE_SIZE - 16
-        for register, value in ((x86.UC_X86_REG_CR4, cr4),
-                                (x86.UC_X86_REG_EFLAGS, 2),
-                                (x86.UC_X86_REG_ESP, stack)):
-            uc.reg_write(register, value)
-        self.cpu.engine.load()
+        self.cpu.engine.put(CR4=cr4, EFLAGS=2,
+                            ESP=self.stack + PAGE_SIZE - 16)
 
     def check(self, why: str, label: str):
         "Complain if the CPU has not halted at `label`: an exception in the kernel's own code, or worse. Raises HostError."

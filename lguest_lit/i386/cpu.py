@@ -17,13 +17,12 @@ __all__ = ['ICEBP', 'INT3', 'INT', 'INTO', 'LONG_INTS', 'STEP', 'BLOCK', 'ENDS',
 # %% ../../nbs/1_preparation/50_cpu.ipynb #2
 import ctypes, re, struct, threading, time
 import capstone
-from unicorn import UC_ERR_FETCH_PROT, UC_HOOK_EDGE_GENERATED, UC_HOOK_INSN, UC_HOOK_INSN_INVALID, UC_HOOK_INTR
-from unicorn import x86_const as x86
 from .absent import nobody, read_physical
 from .cpuid import cpuid
 from .descriptors import Tss, gate, segment
-from .engine import AS_BITS, Engine
+from .engine import AS_BITS, NOT_CODE, Engine
 from .guard import HLT, come_back, decoder_of, guard, look_on, on_suspect, stand_in
+from .hooks import Hook
 from .memory import PhysicalMemory
 from .paging import PageFault
 from .ports import opcode_at
@@ -31,16 +30,6 @@ from .shortcut import deliver, pickers
 from .signals import Held
 from .traps import (BP, DB, EF_IF, EF_TF, ERROR_CODE, Fault, GP, HF_ADDSEG, HF_CS32, HF_INHIBIT, HF_SS32, HF_TF, HF_TS,
                                    LateFault,                                   NMI, OF, PF, UD, exception, fetch_segment, load, translate)
-
-# %% ../../nbs/1_preparation/50_cpu.ipynb #7
-_INTR = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
-_INVALID = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_void_p)
-_EDGE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
-_IN = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)
-_OUT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p)
-_BLOCK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p)
-_FAST = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
-_ASKS = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #10
 def guarded(
@@ -291,7 +280,7 @@ def wake(cpu):
     cpu.u8[:3] = _FIRST_STEPS
     engine.start(engine.handle, 0, 0, 0, 0)
     cpu.u8[:3] = there
-    engine.uc.ctl_remove_cache(0, 3)
+    engine.code_written(0, 3)
     engine.load()
     cpu.state[cpu.f.EIP] = 0
     engine.store()
@@ -410,7 +399,7 @@ def run(
 def _broken(cpu, error):
     "The engine gave up: an error of ours goes on, one of its own shuts the processor down."
     if cpu._error: ours, cpu._error = cpu._error, None; raise ours
-    if error == UC_ERR_FETCH_PROT:                           # code where there is no memory: ones, which are no instruction
+    if error == NOT_CODE:                                    # code where there is no memory: ones, which are no instruction
         shut_down_unless(cpu, exception(cpu, UD))
         return cpu.engine.store()
     cpu.shutdown = f'the engine stopped with error {error} at {cpu.state[cpu.f.EIP]:#x}'
@@ -670,17 +659,17 @@ def restore(
 def hook_up(cpu):
     "Have the engine call all of these."
     nobody(cpu.engine, cpu.memory.size, 1 << 32)
-    hooks = ((UC_HOOK_INTR, _INTR(guarded(cpu, on_exception))), (UC_HOOK_INSN_INVALID, _INVALID(guarded(cpu, on_invalid, True))),
-             (UC_HOOK_EDGE_GENERATED, _EDGE(guarded(cpu, on_block))))
-    ports = ((x86.UC_X86_INS_IN, _IN(guarded(cpu, lambda cpu, port, size, _: cpu.port_in(port, size), 0))),
-             (x86.UC_X86_INS_OUT, _OUT(guarded(cpu, lambda cpu, port, size, value, _: cpu.port_out(port, size, value)))))
-    for kind, callback in hooks: cpu.engine.hook(kind, callback)
-    fast = ((x86.UC_X86_INS_SYSENTER, _FAST(guarded(cpu, lambda cpu, _: on_fast_call(cpu, GP, 0)))),
-            (x86.UC_X86_INS_SYSCALL, _FAST(guarded(cpu, lambda cpu, _: on_fast_call(cpu, UD, None)))))
-    asks = ((x86.UC_X86_INS_CPUID, _ASKS(guarded(cpu, on_cpuid, 1))), (x86.UC_X86_INS_RDTSC, _ASKS(guarded(cpu, on_rdtsc, 1))))
-    for insn, callback in ports + fast + asks: cpu.engine.hook(UC_HOOK_INSN, callback, 1, 0, ctypes.c_int(insn))
-    cpu._callbacks = hooks, ports, fast, asks    # the engine does not keep them alive
-    cpu._look = _BLOCK(look_on(cpu, guarded(cpu, on_suspect)))
+    def port_in(cpu, port, size, _): return cpu.port_in(port, size)
+    def port_out(cpu, port, size, value, _): cpu.port_out(port, size, value)
+    def sysenter(cpu, _): on_fast_call(cpu, GP, 0)
+    def syscall(cpu, _): on_fast_call(cpu, UD, None)
+    calls = {'exception': (on_exception,), 'invalid': (on_invalid, True),
+             'translated': (on_block,), 'in': (port_in, 0), 'out': (port_out,),
+             'sysenter': (sysenter,), 'syscall': (syscall,),
+             'cpuid': (on_cpuid, 1), 'rdtsc': (on_rdtsc, 1)}
+    cpu._hooks = [Hook(cpu.engine, event, guarded(cpu, *call))
+                  for event, call in calls.items()]
+    cpu._look = look_on(cpu, guarded(cpu, on_suspect))
     wake(cpu)
 
 # %% ../../nbs/1_preparation/50_cpu.ipynb #148
@@ -755,8 +744,8 @@ def flat_machine(
     "A flat, paged i386 about to run `code` in `ring`, on `flat_memory`."
     cpu = cpu(flat_memory(size))
     cpu.memory.write(CODE, code)
-    for register, value in ((x86.UC_X86_REG_GDTR, (0, 0x1000, 63, 0)), (x86.UC_X86_REG_IDTR, (0, 0x2000, 2047, 0)),
-                            (x86.UC_X86_REG_CR3, 0x10000), (x86.UC_X86_REG_CR0, 0x80010011)): cpu.engine.uc.reg_write(register, value)
+    cpu.engine.put(GDTR=(0x1000, 63), IDTR=(0x2000, 2047), CR3=0x10000,
+                   CR0=0x80010011)
     cs, ss = SELECTORS[ring]
     for name, selector in (('tr', 0x38), ('cs', cs), ('ss', ss), ('ds', ss), ('es', ss), ('fs', 0), ('gs', 0)): cpu.load_segment(name, selector)
     cpu.state[cpu.f.EIP], cpu.state[cpu.f.ESP] = CODE, 0x28000

@@ -12,7 +12,6 @@ from .paging import PageFault
 from .traps import (EF_IF, EF_IOPL, EF_NT, EF_RF, EF_TF, EF_VM, Fault, GP, NP, SS, TS, Segment, be_in, fetch_segment, fetch_words,
                                    find_code, find_stack, load, loaded, mark_accessed, push_frame, read_word,
                                    segment_of, TASK_GATE, task_gate, task_return)
-from unicorn import x86_const as x86
 
 # %% ../../nbs/1_preparation/47_far.ipynb #7
 def on_stack(
@@ -80,9 +79,7 @@ def load_flags(
     old = cpu.engine.eflags()
     mask = _ANYBODY | (EF_IF if cpu.state[cpu.f.HFLAGS] & 3 <= old >> 12 & 3 else 0)
     if width == 2: mask &= 0xFFFF
-    cpu.engine.store()
-    cpu.engine.uc.reg_write(x86.UC_X86_REG_EFLAGS, old & ~mask | flags & mask | 2)
-    cpu.engine.load()
+    cpu.engine.put(EFLAGS=old & ~mask | flags & mask | 2)
 
 # %% ../../nbs/1_preparation/47_far.ipynb #22
 _UNMASK_NMI = ~4                                         # in the word behind the hidden flags

@@ -11,10 +11,10 @@ __all__ = ['CANDIDATES', 'CALL_FAR', 'RETF_RELEASE', 'RETF', 'IRET', 'GROUP5', '
 # %% ../../nbs/1_preparation/48_guard.ipynb #2
 import re
 from .far import far_call, far_return, iret, on_stack, v86_call, v86_iret
+from .hooks import Hook
 from .paging import PageFault
 from .ports import IO, allowed_io, opcode_at
 from .traps import CR0_PG, EF_VM, HF_CS32, HF_SS32, read_word
-from unicorn import UC_HOOK_BLOCK
 
 # %% ../../nbs/1_preparation/48_guard.ipynb #7
 CANDIDATES = re.compile(rb'[\xe4-\xe7\xec-\xef\x6c-\x6f\x9a\xca\xcb\xcf]|\xff[\x18-\x1f\x58-\x5f\x98-\x9f]', re.S)
@@ -105,7 +105,7 @@ def on_suspect(cpu, at: int, error):
     pa = cpu.translate(at, mark=False)
     if pa in cpu.held: return                            # it is a HLT of ours already
     cpu.held.add(pa)
-    cpu.engine.uc.ctl_remove_cache(at, at + 1)
+    cpu.engine.code_written(at, 1)
     come_back(cpu)
 
 # %% ../../nbs/1_preparation/48_guard.ipynb #18
@@ -120,13 +120,13 @@ def watched(
     if ring == 3 or cpu._unlimited or not cpu.shortcuts or insn[opcode_at(insn)] != IRET or at & 0xFFF == 0xFFF: return False
     if cpu.translate(at, mark=False) in cpu.held: return False
     if at not in cpu.returns:
-        cpu.returns[at] = cpu.engine.hook(UC_HOOK_BLOCK, cpu._look, at, at)
-        cpu.engine.uc.ctl_remove_cache(at, at + 1)       # the hook is part of the translation
+        cpu.returns[at] = Hook(cpu.engine, 'block', cpu._look, at, at)
+        cpu.engine.code_written(at, 1)                   # the hook is part of the translation
     return True
 
 def forget_returns(cpu):
     "Watch no IRET any more, and hold back none; the engine forgets all code in which they are."
-    for hook in cpu.returns.values(): cpu.engine.unhook(hook)
+    for hook in cpu.returns.values(): hook.remove()
     cpu.returns.clear()
     cpu.held.clear()
     cpu.engine.flush_code()

@@ -85,7 +85,7 @@ def move(
     for pa, n in where:
         write_physical(cpu.memory, pa, data[:n])
         data = data[n:]
-    cpu.engine.uc.ctl_remove_cache(at, at + want.width)  # it may have been code
+    cpu.engine.code_written(at, want.width)  # it may have been code
 
 # %% ../../nbs/1_preparation/46_ports.ipynb #22
 def string_io(

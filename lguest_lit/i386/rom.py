@@ -12,8 +12,6 @@ from pathlib import Path
 from .cpu import CPU
 from .memory import PhysicalMemory
 from .traps import EF_IF, HF_CPL, HF_CS32, HF_SS32, Segment, load
-from unicorn import UC_PROT_ALL
-from unicorn import x86_const as x86
 
 # %% ../../nbs/1_preparation/62_rom.ipynb #7
 RAM = 16 << 20
@@ -22,8 +20,7 @@ SIZES = 64 << 10, 128 << 10
 def reset(cpu):
     "Real mode, at F000:FFF0, as after the reset line has gone down."
     state, f = cpu.state, cpu.f
-    cpu.engine.uc.reg_write(x86.UC_X86_REG_CR0, 0x10)
-    cpu.engine.load()
+    cpu.engine.put(CR0=0x10)
     for name in ('ES', 'SS', 'DS', 'FS', 'GS'): load(cpu, name, Segment(0, 0, 0xFFFF, 0x9300))
     load(cpu, 'CS', Segment(0xF000, 0xFFFF0000, 0xFFFF, 0x9B00))
     state[f.HFLAGS] &= ~(HF_CPL | HF_CS32 | HF_SS32)
@@ -45,8 +42,7 @@ class RomMachine(CPU):
         super().__init__(PhysicalMemory(RAM))
         below = (1 << 20) - len(rom)
         self.memory.write(below, rom)
-        self.engine.uc.mem_unmap(self.begin, len(rom))
-        self.engine.uc.mem_map_ptr(self.begin, len(rom), UC_PROT_ALL, self.memory.address + below)
+        self.engine.mirror(self.begin, below, len(rom))
         reset(self)
 
     def translate(self, vaddr, write=False, user=False, mark=True):

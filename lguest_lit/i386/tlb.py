@@ -6,12 +6,13 @@
 __all__ = ['CR4_PGE', 'is_global', 'notice_loads', 'before_instruction', 'wanted', 'whose', 'fill', 'TlbCPU']
 
 # %% ../../nbs/1_preparation/60_tlb.ipynb #2
-import ctypes
 import capstone
 from capstone.x86 import X86_OP_MEM
-from unicorn import UC_HOOK_CODE, UC_HOOK_TLB_FILL, UC_MEM_FETCH, UC_MEM_WRITE, UC_PROT_ALL, UC_PROT_EXEC, UC_PROT_READ, UC_TLB_VIRTUAL
+from unicorn import (UC_MEM_FETCH, UC_MEM_WRITE, UC_PROT_ALL, UC_PROT_EXEC,
+                     UC_PROT_READ, UC_TLB_VIRTUAL)
 from .cpu import CPU, count_for_ever, flags_as_bits, guarded
 from .guard import operand_address
+from .hooks import Hook
 from .memory import PhysicalMemory
 from .paging import GLOBAL, PSE, PageFault
 from .traps import CR0_PG, PF, exception
@@ -96,10 +97,6 @@ def fill(cpu, vaddr, kind, result, _) -> bool: # False: page fault
     return True
 
 # %% ../../nbs/1_preparation/60_tlb.ipynb #24
-class _Entry(ctypes.Structure): _fields_ = [('paddr', ctypes.c_uint64), ('perms', ctypes.c_int)]
-_FILL = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.POINTER(_Entry), ctypes.c_void_p)
-_CODE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p)
-
 class TlbCPU(CPU):
     "A CPU with a modelled TLB: `tlb` maps a page number to (physical page, global?)."
     shortcuts = False                # they read the tables, past the cache
@@ -107,9 +104,10 @@ class TlbCPU(CPU):
         self.tlb, self.loaded, self.page_fault = {}, None, None
         super().__init__(memory)
         count_for_ever(self)                     # it is called before each instruction anyway
-        self._more_callbacks = _FILL(guarded(self, fill, False)), _CODE(guarded(self, before_instruction))
         self.engine.uc.ctl_tlb_mode(UC_TLB_VIRTUAL)
-        for kind, callback in zip((UC_HOOK_TLB_FILL, UC_HOOK_CODE), self._more_callbacks): self.engine.hook(kind, callback)
+        self._hooks += [
+            Hook(self.engine, 'tlb miss', guarded(self, fill, False)),
+            Hook(self.engine, 'instruction', guarded(self, before_instruction))]
 
     def translate(self, vaddr, write=False, user=False, mark=True):
         "Through the cache first."

@@ -309,9 +309,6 @@ def exception(
         vector, error = (DF, 0) if first is not None and doubles(first, second) else (second, why)
         first, soft, resume = vector, False, EF_RF if vector in RESUME else 0
 
-# %% ../../nbs/1_preparation/42_tasks.ipynb #1
-from unicorn import x86_const as x86
-
 # %% ../../nbs/1_preparation/42_tasks.ipynb #6
 TSS_CR3, TSS_EIP, TSS_REGISTERS, TSS_SEGMENTS, TSS_LDT, TSS_SIZE = 0x1C, 0x20, 0x28, 0x48, 0x60, 0x68
 REGISTER_ORDER = ('EAX', 'ECX', 'EDX', 'EBX', 'ESP', 'EBP', 'ESI', 'EDI')
@@ -413,14 +410,10 @@ def switch_task(
     mark_busy(cpu, selector, True)
     load(cpu, 'TR', tss._replace(access=tss.access | BUSY))
     if state[f.CR0] & CR0_PG:
-        cpu.engine.store()
-        cpu.engine.uc.reg_write(x86.UC_X86_REG_CR3, cr3)
-        cpu.engine.load()
+        cpu.engine.put(CR3=cr3)
     for name, value in zip(REGISTER_ORDER, registers): state[getattr(f, name)] = value
     state[f.EIP], state[f.CR0], state[f.HFLAGS] = eip, state[f.CR0] | CR0_TS, state[f.HFLAGS] & ~(HF_TF | HF_RF | HF_VM) | HF_TS
-    cpu.engine.store()
-    cpu.engine.uc.reg_write(x86.UC_X86_REG_EFLAGS, (eflags | EF_NT if nested else eflags) & ~EF_VM | 2)
-    cpu.engine.load()
+    cpu.engine.put(EFLAGS=(eflags | EF_NT if nested else eflags) & ~EF_VM | 2)
     load_segments(cpu, selectors)
 
 # %% ../../nbs/1_preparation/42_tasks.ipynb #14

@@ -6,12 +6,9 @@
 __all__ = ['ARGS', 'HOST', 'GUEST', 'LAUNCHER', 'call_words', 'RingLog', 'HypercallRing', 'ring_picture']
 
 # %% ../../nbs/7_mastery/37_hypercall_ring.ipynb #3
-import ctypes
-
-from unicorn import UC_HOOK_MEM_WRITE
-
 from ..host.core import run_guest, run_guest_once
 from ..host.hypercalls import RING_HCALLS, RING_STATUS, do_async_hcalls, do_hcall, do_hypercalls, unpack_hcall
+from ..i386.probe import on_write
 from ..launcher.launcher import Launcher
 from ..host.lg import HCALL_NAMES, LGUEST_TRAP_ENTRY, LHCALL_RING_SIZE
 from .base import Picture
@@ -30,8 +27,6 @@ def call_words(
 
 # %% ../../nbs/7_mastery/37_hypercall_ring.ipynb #10
 HOST, GUEST, LAUNCHER = 0, 2, 4
-_WRITE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint64, ctypes.c_int, ctypes.c_int64, ctypes.c_void_p)
-
 class RingLog(Listener):
     "As a context: writes down what happens to the ring of a Guest that has said LGUEST_INIT, in `moments`."
     def __init__(self,
@@ -55,7 +50,7 @@ class RingLog(Listener):
         "The call in a place."
         return call_words(*unpack_hcall(self.lg.mm.ram, self.lg.lguest_data_pa + RING_HCALLS + 16 * n))
 
-    def wrote(self, _, kind, address, size, value, *rest):
+    def wrote(self, address, size, value):
         "The Guest is about to write somewhere."
         slot = address - (self.lg.mm.base_pfn << 12) - self.status_pa
         if not 0 <= slot < LHCALL_RING_SIZE: return
@@ -93,15 +88,13 @@ class RingLog(Listener):
         if answer: self.moment(LAUNCHER, f'read() returns the message, for key {answer[2]:#x}')
 
     def __enter__(self):
-        self.callback = _WRITE(self.wrote)
-        self.cpu.engine.flush_code()
-        self.hook = self.cpu.engine.hook(UC_HOOK_MEM_WRITE, self.callback)
+        self.looking = on_write(self.cpu, self.wrote)
+        self.looking.__enter__()
         return super().__enter__()
 
     def __exit__(self, *_):
         super().__exit__()
-        self.cpu.engine.unhook(self.hook)
-        self.cpu.engine.flush_code()
+        self.looking.__exit__(None, None, None)
 
 # %% ../../nbs/7_mastery/37_hypercall_ring.ipynb #14
 class HypercallRing(Picture):

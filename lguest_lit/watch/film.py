@@ -10,22 +10,23 @@ __all__ = ['SEEN', 'STACK_WORDS', 'leaves', 'word_names', 'Places', 'Labels', 'l
 # %% ../../nbs/7_mastery/25_films.ipynb #4
 import ctypes
 from bisect import bisect_right
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import capstone
 import numpy as np
 from capstone import x86_const as x86
-from unicorn import UC_HOOK_MEM_WRITE
 
 from ..images.build import image_path, symbols
 from ..i386.memory import PAGE_SHIFT, PAGE_SIZE
 from ..i386.paging import PageFault, walk
+from ..i386.probe import on_delivery, on_instruction, on_write
 from ..i386.traps import EF_RF
 from ..host.kernel import PAGE_OFFSET
 from ..launcher.launcher import read_file
 from ..host.lg import REGS_OFFSET, SWITCHER_ADDR, LguestRegs, LguestRoState
-from .rewind import Counter, TimeMachine, _WRITE
+from .rewind import TimeMachine
 from ..host.switcher import switcher_image, switcher_offset
 from .trace import EVENT, NUMBER, REGISTERS, WHAT, Recorder, Recording, develop, image_facts
 
@@ -197,16 +198,15 @@ class StayCamera:
 
     def __enter__(self):
         cpu = self.cpu
-        self.counter, self.callback = Counter(cpu, self.each), _WRITE(self.wrote)
-        self.counter.__enter__()
-        self.hook = cpu.engine.hook(UC_HOOK_MEM_WRITE, self.callback)
-        cpu.deliver, cpu.run = self.deliver, self.run
+        self.looking = ExitStack()
+        for probe, call in ((on_instruction, self.each), (on_write, self.wrote), (on_delivery, self.deliver)):
+            self.looking.enter_context(probe(cpu, call))
+        cpu.run = self.run
         return self
 
     def __exit__(self, *error):
-        for name in ('deliver', 'run'): vars(self.cpu).pop(name, None)
-        self.cpu.engine.unhook(self.hook)
-        self.counter.__exit__(*error)
+        vars(self.cpu).pop('run', None)
+        return self.looking.__exit__(*error)
 
     def run(self, *args, **kwargs):
         "The processor runs. When it halts the stay is over; what the Host runs after that is not ours."
@@ -240,17 +240,17 @@ class StayCamera:
             self.code.append([address, raw, text, self.labels(address)])
         return self.numbers[address, raw]
 
-    def wrote(self, _, kind, address, size, value, *rest):
-        "The processor is about to write; `address` is a physical one."
+    def wrote(self, address, size, _value):
+        "An instruction is about to write; `address` is a physical one."
         if not self.on: return
         addresses = may_write(self.cpu, self.insn, dict(zip(SEEN, self.values)))
         for pa in range(address & ~3, address + size, 4): self.pending.setdefault(pa, (linear_of(self.cpu, pa, addresses), self.u32[pa >> 2]))
 
-    def deliver(self, vector, error=None, soft=False, *rest):
+    def deliver(self, real, vector, error=None, soft=False, *rest):
         "A trap goes through its gate, or is refused."
         cpu, trap, below = self.cpu, before_trap(self.cpu, vector, error, soft), below_stacks(self.cpu)
         if self.on: self.traps.append(trap)
-        try: type(cpu).deliver(cpu, vector, error, soft, *rest)
+        try: real(vector, error, soft, *rest)
         except BaseException as refused:
             trap['refused'] = type(refused).__name__
             raise

@@ -4,22 +4,22 @@
 
 # %% auto #0
 __all__ = ['PLAIN', 'FIXED', 'OWN_WAY', 'GUEST', 'keep_guest', 'put_fields', 'put_stats', 'put_guest', 'keep_host', 'put_host',
-           'Layers', 'StopClock', 'Moment', 'Paused', 'Counter', 'instead', 'TimeMachine', 'who_runs', 'Watchpoint',
+           'Layers', 'StopClock', 'Moment', 'Paused', 'Counter', 'instead', 'TimeMachine', 'who_runs', 'watchpoint',
            'Write', 'last_stay', 'value_after', 'Writes', 'write_in_stay', 'who_wrote', 'change_in_stay', 'last_change']
 
 # %% ../../nbs/7_mastery/20_time_travel.ipynb #4
-import copy, ctypes, errno, hashlib, struct
+import copy, errno, hashlib, struct
 from bisect import bisect_right
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from unicorn import UC_HOOK_CODE, UC_HOOK_MEM_WRITE
 
 from ..host.clock import VirtualClock
 from ..host.host import Host
-from ..i386.cpu import REGISTERS, count_for_ever
+from ..i386.cpu import REGISTERS
+from ..i386.probe import on_delivery, on_instruction, on_write
 from ..launcher.launcher import Launcher, check_memory, parse_memory
 from ..host.lg import Lguest, LguestData
 
@@ -151,36 +151,19 @@ class Paused(BaseException):
     "In the middle of a Guest's stay: not an error, so nobody should catch it on the way out."
 
 # %% ../../nbs/7_mastery/20_time_travel.ipynb #43
-_CODE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p)
-
-class Counter:
+class Counter(on_instruction):
     "Counts a processor's instructions, as a context; `each`, if given, is called with the address of every one."
     def __init__(self,
         cpu,        # a CPU
         each=None,  # called before each instruction with its linear address
     ):
-        self.cpu, self.n, self.each = cpu, 0, each
+        super().__init__(cpu, self.count)
+        self.n, self.each = 0, each
 
-    def __enter__(self):
-        engine = self.cpu.engine
-        def count(_, address, *rest):
-            self.n += 1
-            if self.each:
-                engine.load()
-                self.each(address)
-        self.callback = _CODE(count)
-        count_for_ever(self.cpu)
-        self.hook = engine.hook(UC_HOOK_CODE, self.callback)
-        return self
-
-    def __exit__(self, *_):
-        engine, cr2 = self.cpu.engine, self.cpu.f.CR2
-        engine.load()
-        address = engine.state[cr2]
-        engine.unhook(self.hook)                     # looks up each page that was counted on, and faults where it is gone
-        engine.flush_code()
-        engine.state[cr2] = address
-        engine.store()
+    def count(self, address):
+        "One more."
+        self.n += 1
+        if self.each: self.each(address)
 
 # %% ../../nbs/7_mastery/20_time_travel.ipynb #46
 @contextmanager
@@ -381,37 +364,29 @@ def who_runs(
     return 'Guest user' if ring == 3 else 'Guest kernel' if ring else 'Switcher' if eip >= 0xFFC00000 else 'Host'
 
 # %% ../../nbs/7_mastery/20_time_travel.ipynb #61
-_WRITE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint64, ctypes.c_int, ctypes.c_int64, ctypes.c_void_p)
-
-class Watchpoint:
+class watchpoint(ExitStack):
     "Calls `hit` when the processor writes to a word of physical memory, as a context."
     def __init__(self,
         cpu, # a CPU
         at,  # physical address, a multiple of 4
-        hit, # called after the write; without arguments
+        hit, # called when the word is written, or has been; without arguments
     ):
+        super().__init__()
         self.cpu, self.at, self.hit = cpu, at, hit
 
-    def __enter__(self):
-        cpu, at = self.cpu, self.at
-        def wrote(_, kind, address, size, value, *rest):         # the address is a physical one
-            if at - size < address < at + 4: self.hit()
-        self.callback = _WRITE(wrote)
-        cpu.engine.flush_code()
-        self.hook = cpu.engine.hook(UC_HOOK_MEM_WRITE, self.callback)
-        real, u32 = cpu.deliver, cpu.memory.u32
-        def deliver(*args):
-            before = u32[at >> 2]
-            try: return real(*args)
-            finally:
-                if u32[at >> 2] != before: self.hit()
-        cpu.deliver = deliver
-        return self
+    def deliver(self, real, *args):
+        "The frame of a trap may lie there."
+        u32, at = self.cpu.memory.u32, self.at >> 2
+        before = u32[at]
+        try: return real(*args)
+        finally:
+            if u32[at] != before: self.hit()
 
-    def __exit__(self, *_):
-        del self.cpu.deliver
-        self.cpu.engine.unhook(self.hook)
-        self.cpu.engine.flush_code()
+    def __enter__(self):
+        told = on_write(self.cpu, lambda *_: self.hit(), self.at, self.at + 4)
+        self.enter_context(told)
+        self.enter_context(on_delivery(self.cpu, self.deliver))
+        return self
 
 # %% ../../nbs/7_mastery/20_time_travel.ipynb #64
 @dataclass(frozen=True)
@@ -441,7 +416,7 @@ def last_stay(
         why = type(cpu).run(cpu, *args, **kw)
         value = u32[at >> 2]
         return why
-    with instead(cpu, run), Watchpoint(cpu, at, note): machine.go(until)
+    with instead(cpu, run), watchpoint(cpu, at, note): machine.go(until)
     if u32[at >> 2] != value: note()
     return last
 
@@ -504,7 +479,7 @@ class Writes:
     ):
         "Live through the stay."
         cpu = self.machine.host.cpu
-        with Counter(cpu, self.each) as self.counter, Watchpoint(cpu, self.at, self.hit): self.machine.play(self.counter, limit)
+        with Counter(cpu, self.each) as self.counter, watchpoint(cpu, self.at, self.hit): self.machine.play(self.counter, limit)
         self.settle()
 
 # %% ../../nbs/7_mastery/20_time_travel.ipynb #76

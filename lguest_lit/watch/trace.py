@@ -24,10 +24,10 @@ from pathlib import Path
 from struct import Struct
 
 import numpy as np
-import unicorn
 
 from .. import __version__
 from ..images.build import SymbolError, symbols
+from ..i386.engine import ENGINE
 from ..i386.paging import PRESENT
 from ..i386.traps import HF_SS32
 from ..launcher.launcher import BUILT_IN, Launcher, LauncherError, read_file
@@ -625,7 +625,7 @@ def facts(
                 fixes=vars(lg.fixes), lguest_data=lg.lguest_data_pa, noirq=[lg.noirq_start, lg.noirq_end], dead=lg.dead)
 
 # %% ../../nbs/7_mastery/10_recording.ipynb #73
-MADE_BY = f'lguest_lit {__version__}, Unicorn {unicorn.__version__}'
+MADE_BY = f'lguest_lit {__version__}, {ENGINE}'
 
 def develop(
     tape: Recorder,            # taken out

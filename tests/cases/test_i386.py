@@ -11,7 +11,6 @@ from lguest_lit.i386.descriptors import segment
 from lguest_lit.i386.guard import WATCHED_RETURNS
 from lguest_lit.i386.tlb import TlbCPU
 from lguest_lit.launcher.workbench import OneTurn, Workbench
-from unicorn import x86_const as x86
 
 PF, GP, UD, DB, TS = 14, 13, 6, 1, 10
 PD, PT, GDT, IDT, TSS = 0x10000, 0x11000, 0x1000, 0x2000, 0x3000
@@ -103,8 +102,7 @@ def test_a4_in_ring_0_an_absent_gate():
 
 def test_a4_into_with_prefixes():
     m = machine(b'\x66\xce', 3, register('EFLAGS', 2))
-    m.engine.uc.reg_write(x86.UC_X86_REG_EFLAGS, 0x802)
-    m.engine.load()
+    m.engine.put(EFLAGS=0x802)
     assert run(m) == GP and frame(m, 2) == [4 * 8 + 2, CODE]
 
 
@@ -134,7 +132,7 @@ def test_a5_with_prefixes():
 # --- a6: where there is no memory ----------------------------------------------------------------------------------------
 
 def no_paging(m):
-    m.engine.uc.reg_write(x86.UC_X86_REG_CR0, 0x11)
+    m.engine.put(CR0=0x11)
     m.engine.load()
 
 
@@ -163,9 +161,9 @@ def ends(m, seconds=1) -> str:
 
 
 GONE = {
-    'IDT': lambda m: m.engine.uc.reg_write(x86.UC_X86_REG_IDTR, (0, 0x20000000, 0x7FF, 0)),
-    'GDT': lambda m: m.engine.uc.reg_write(x86.UC_X86_REG_GDTR, (0, 0x20000000, 0xFF, 0)),
-    'CR3': lambda m: m.engine.uc.reg_write(x86.UC_X86_REG_CR3, 0x7000000),
+    'IDT': lambda m: m.engine.put(IDTR=(0x20000000, 0x7FF)),
+    'GDT': lambda m: m.engine.put(GDTR=(0x20000000, 0xFF)),
+    'CR3': lambda m: m.engine.put(CR3=0x7000000),
     'page of the IDT': page(IDT >> 12, 0xE0000007), 'page of the GDT': page(GDT >> 12, 0xE0000007),
     'page of the TSS': page(TSS >> 12, 0xE0000007), 'page table': at(PD, words(0xE0000007)), 'page of code': page(CODE >> 12, 0xE0000007),
 }
@@ -401,7 +399,7 @@ def test_b3_an_iret_at_the_end_of_a_page(offset):
 
 
 def test_b3_on_a_stack_of_4_mb_pages_and_without_paging():
-    for prepare in (no_paging,), (at(PD, words(0x87)), lambda m: m.engine.uc.reg_write(x86.UC_X86_REG_CR4, 0x10)):
+    for prepare in (no_paging,), (at(PD, words(0x87)), lambda m: m.engine.put(CR4=0x10)):
         m = machine(push(CODE + 0x80, 0x19, VM | IOPL) + b'\xcf', 1, at(CODE + 0x80, UD2), *prepare)
         m.engine.load()
         assert run(m) == UD and frame(m, 3)[2] & (VM | IOPL) == 0
