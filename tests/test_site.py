@@ -116,6 +116,8 @@ def test_pages_are_light(tour): assert {n: p['bytes'] for n, p in tour[1].items(
 def test_previous_and_next_follow_the_sidebar(tour, served):
     order = list(dict.fromkeys(urldefrag(link)[0] for link in tour[1]['index.html']['sidebar']))
     assert [link.removeprefix(served) for link in order] == list(dict.fromkeys(x.removeprefix(served) for x in order)) and len(order) == len(tour[1])
+    chapters = [page for link in order if re.match(r'nbs/\d_', page := link.removeprefix(served))]
+    assert chapters == sorted(chapters) and len(chapters) == len(NOTEBOOKS) - 1, 'the folders and file names give the order'
     for before, here, after in zip([None, *order], order, [*order[1:], None]):
         page = tour[1][here.removeprefix(served)]
         assert (page['previous'], page['next']) == (before, after), here
@@ -165,6 +167,22 @@ def test_every_picture_moves_on_its_page(open_page, served, site):
         pictures.nth(expected - 1).wait_for(state='attached')          # one may be in a solution that is folded away
         still += [f'{name}, picture {n}' for n in range(expected) if not moved(pictures.nth(n))]
     assert still == []
+
+
+def test_where_no_script_may_run_there_is_a_still(browser, served):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(served + CHAPTER)
+    still = page.locator('.lguest-picture').first
+    assert still.locator('table').first.is_visible() and still.locator('td').count() > 4 and 'This is a still' in still.inner_text()
+    context.close()
+
+
+def test_a_page_from_a_disk_moves_too(page, site):
+    page.goto((site/CHAPTER).as_uri())
+    picture = page.locator('.lguest-picture .picture').first
+    picture.wait_for()
+    assert moved(picture) and page.locator('.lguest-picture table:visible').count() > 0
 
 
 @pytest.mark.parametrize('mark', [m for m, (_, names) in MARKS.items() if names])
@@ -218,7 +236,7 @@ def test_a_term_says_what_it_means(open_page, scheme):
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
 def test_outputs_are_on_the_page_as_they_are(site, path):
-    "What is inserted is inserted around them: pictures come with scripts and data that must stay whole."
+    "What is inserted is inserted around them: pictures come with data that must stay whole."
     text = (site/path.relative_to(ROOT).with_suffix('.html')).read_text(encoding='utf-8')
     for cell in json.loads(path.read_text(encoding='utf-8'))['cells']:
         if any(re.match(r'#\|\s*(include|output): false', line) for line in cell['source']): continue

@@ -94,6 +94,15 @@ class AddressSpace(Picture):
     window = traitlets.List([0, 4 * GB]).tag(sync=True, picture=True)
     chosen = traitlets.List([]).tag(sync=True, picture=True)           # the region one looks at: column, first page
 
+    def still(self) -> list:
+        "The regions of each address space, by their addresses."
+        row = lambda page, n, frame, rights, colour, what: [
+            f'{page << 12:#010x}', n, 'written' if rights & RW else 'read',
+            what]
+        return [(world['name'], ['from', 'pages', 'may be', 'what'],
+                 [row(*region) for region in world['regions']])
+                for world in self.data['worlds']]
+
 # %% ../../nbs/7_mastery/35_address_space.ipynb #26
 def address_space(
     *worlds: dict,           # from `host_world` and `guest_world`

@@ -101,6 +101,17 @@ class DescriptorTables(Picture):
     "A descriptor table as the Guest wrote it, as the Host keeps it, and as the processor reads it; `entry` is the one that is looked at."
     module_name = 'descriptor_tables'
 
+    def still(self) -> list:
+        "The entries that have a name, and the one that is looked at."
+        names = {int(i): name for i, name in self.data['names'].items()}
+        named = [row for row in self.data['rows']
+                 if row[0] in names or row[0] == self.at]
+        words = lambda entry: ' '.join(f'{word:08x}' for word in entry)
+        return [(f'{self.data["kind"].upper()}, the entries with a name',
+                 ['entry', 'the Guest wrote', 'the Host keeps', 'in use', ''],
+                 [[f'{i} {names.get(i, "")}', *map(words, entries), why]
+                  for i, *entries, why in named])]
+
 # %% ../../nbs/7_mastery/39_descriptors.ipynb #32
 def table_picture(
     rows: list, # from `gdt_rows` or `idt_rows`

@@ -27,6 +27,14 @@ class InterruptDecision(Picture):
     module_name = 'interrupt_decision'
     circumstances = traitlets.Dict().tag(sync=True, picture=True)
 
+    def still(self) -> list:
+        "The circumstances that there are to choose from."
+        said = lambda value: {True: 'yes', False: 'no'}[value] if isinstance(
+            value, bool) else f'{value:#x}'
+        return [('Circumstances', ['', *self.circumstances],
+                 [[name, *map(said, found.values())]
+                  for name, found in self.data['situations'].items()])]
+
 def decision_picture(
     situations: dict, # name: from `circumstances`
     title: str = 'May this interrupt go in now?',

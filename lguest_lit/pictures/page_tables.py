@@ -175,6 +175,22 @@ class PageTables(Picture):
     slot = traitlets.Int(-1).tag(sync=True, picture=True)
     access = traitlets.Int(0).tag(sync=True, picture=True)
 
+    def still(self) -> list:
+        "What happened, and the tables of the moment that is looked at."
+        says, frame = self.data['says'], self.data['frames'][self.at]
+        cr3, pgdir = frame['slots'][frame['current']]
+        def rows(tables, shift, first):
+            order = sorted(tables, key=lambda at: (int(at) != first, int(at)))
+            return [[f'{int(at) << shift:#x}', f'{i}' if n == 1 else
+                     f'{i} to {i + n - 1}', f'{entry:#010x}']
+                    for at in order for i, n, entry in tables[at]]
+        head = 'table at', 'entries', 'the first of them'
+        return [('What happens', ['moment', ''], [*enumerate(says)]),
+                (f"The Guest's tables, at moment {self.at}", head,
+                 rows(frame['guest'], 0, cr3)),
+                ('The tables in use, the top level first', head,
+                 rows(frame['shadow'], 12, pgdir))]
+
 # %% ../../nbs/7_mastery/34_page_table_picture.ipynb #51
 def page_tables(
     film: dict,           # from `table_film`

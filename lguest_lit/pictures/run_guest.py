@@ -186,6 +186,16 @@ class RunGuest(Picture):
     "The loop of run_guest, turn by turn."
     module_name = 'run_guest'
 
+    def still(self) -> list:
+        "How often each step was taken, the turns in words, and the console."
+        paths, turns = self.data['paths'], self.data['turns']
+        taken = Counter(step for path, *_ in turns for step in paths[path])
+        return [('How often', ['step', 'turns'], taken.most_common()),
+                ('The turns', ['turn', ''],
+                 [[n, '; '.join(says)]
+                  for n, (_, says, _) in enumerate(turns, 1)]),
+                ('At the end', ['console'], [[self.data['console']]])]
+
 # %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #72
 def run_guest_picture(
     turns: Turns, # over

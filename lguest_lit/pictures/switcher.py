@@ -163,6 +163,15 @@ class SwitcherPicture(Picture):
     "A world switch, instruction by instruction."
     module_name = 'switcher'
 
+    def still(self) -> list:
+        "Each instruction, and what it does."
+        code = self.data['code']
+        line = lambda n: '' if n is None else (
+            f'{code[n][0]:#010x} `{code[n][2]}`')
+        return [('Step by step', ['instruction' if code else '', ''],
+                 [[line(frame.get('insn')), frame['text']]
+                  for frame in self.data['frames']])]
+
 # %% ../../nbs/7_mastery/33_switcher_picture.ipynb #45
 def in_place(
     frames: list, # from `frames_of`

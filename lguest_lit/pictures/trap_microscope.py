@@ -425,6 +425,20 @@ class TrapMicroscope(Picture):
     module_name = 'trap_microscope'
     which = traitlets.Int(0).tag(sync=True, picture=True)     # which of several
 
+    def still(self) -> list:
+        "The way of each trap that is shown, and the words that it pushed."
+        traps = self.data['traps']
+        if not self.data['beside']: traps = [traps[self.which]]
+        found = []
+        for trap in traps:
+            steps = [[s['phase'], s['who'], s['text']] for s in trap['steps']]
+            words = [[f"{row['at']:#x}", row['name'],
+                      hex(row['history'][-1][1]) if row['history'] else '·']
+                     for stack in trap['stacks'] for row in stack['rows']]
+            found += [(trap['name'], ['', 'who', 'what'], steps),
+                      ('What was pushed', ['at', '', 'word'], words)]
+        return found
+
 # %% ../../nbs/7_mastery/32_trap_microscope.ipynb #89
 def trap_microscope(
     *traps: dict,         # from `microscope`
