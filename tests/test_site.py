@@ -191,12 +191,12 @@ def test_a_mark_leads_to_its_functions_and_back(site, mark):
     for name in names.split():
         notebook = home(ELSEWHERE.get(name, mark) if name in ELSEWHERE else mark)[0].relative_to(ROOT).with_suffix('')
         chapter = (site/f'{notebook}.html').read_text(encoding='utf-8')
-        reference = (site/f'nbs/reference/{module}.html').read_text(encoding='utf-8')
+        reference = (site/f'nbs/reference/host.{module}.html').read_text(encoding='utf-8')
         back = set(re.findall(r'href="\.\./5_host/([\w.]+)#(cell-\d+)"', reference))
         told = {cell for page, cell in back if f'id="{cell}"' in (text := (site/'nbs/5_host'/page).read_text(encoding='utf-8'))
                 and re.search(rf'id="{name}"|\b{name}\b', re.split(r'<div id="cell-', text.split(f'<div id="{cell}"')[1])[0])}
         assert told, f'{name}: the entry does not lead to a cell that defines it'
-        line = rf'reference/{module}\.html#{name}"><code>{name}</code></a>'
+        line = rf'reference/host\.{module}\.html#{name}"><code>{name}</code></a>'
         assert any(re.search(line, p.read_text(encoding='utf-8')) for p in (site/'nbs/5_host').glob('*.html')), f'no heading shows {name}'
         assert chapter and 'class="defined-here"' in chapter
 
@@ -213,7 +213,7 @@ def test_search_finds_a_function(open_page):
     entry = page.locator('.search-result[href$="page_tables.html#demand_page"]')
     entry.wait_for()
     entry.click()
-    page.wait_for_url('**/page_tables.html#demand_page')
+    page.wait_for_url('**/host.page_tables.html#demand_page')
     assert page.locator('#demand_page').is_visible()
 
 

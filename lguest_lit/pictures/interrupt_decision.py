@@ -35,6 +35,7 @@ class InterruptDecision(Picture):
                  [[name, *map(said, found.values())]
                   for name, found in self.data['situations'].items()])]
 
+# %% ../../nbs/7_mastery/38_interrupt_decision.ipynb #decision
 def decision_picture(
     situations: dict, # name: from `circumstances`
     title: str = 'May this interrupt go in now?',

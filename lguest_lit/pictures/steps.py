@@ -20,7 +20,7 @@ def table(
     cells = lambda row: [str(cell) for cell in (row if isinstance(row, (list, tuple)) else [row])]
     return dict(title=title, head=head, rows=[[str(name), *cells(row)] for name, row in rows.items()])
 
-# %% ../../nbs/7_mastery/40_steps_picture.ipynb #9
+# %% ../../nbs/7_mastery/40_steps_picture.ipynb #told
 def told(
     scene: dict, # name and steps
 ) -> tuple:      # for `table_html`
@@ -28,6 +28,7 @@ def told(
     steps = enumerate(scene['steps'], 1)
     return scene['name'], ['step', ''], [[i, s['says']] for i, s in steps]
 
+# %% ../../nbs/7_mastery/40_steps_picture.ipynb #seen
 def seen(
     scene: dict, # name and steps
 ) -> list:       # for `table_html`
@@ -43,6 +44,7 @@ def seen(
              [[name, *(at.get(n, '') for n in numbers)]
               for name, at in rows.items()]) for title, rows in found.items()]
 
+# %% ../../nbs/7_mastery/40_steps_picture.ipynb #9
 class Steps(Picture):
     "Tables that change, a step at a time."
     module_name = 'steps'
