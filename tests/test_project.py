@@ -132,6 +132,12 @@ def test_sidebar_lists_every_notebook_once():
     assert sorted(p for p in listed() if p.endswith('.ipynb')) == [str(p.relative_to(ROOT)) for p in NOTEBOOKS]
 
 
+def test_contents_link_every_notebook():
+    text = '\n'.join(cells(ROOT/'nbs/index.ipynb', 'markdown'))
+    missing = [str(p.relative_to(ROOT/'nbs')) for p in NOTEBOOKS if p.name != 'index.ipynb' and f'({p.relative_to(ROOT/"nbs")}' not in text]
+    assert not missing, f'not in nbs/index.ipynb: {missing}'
+
+
 def test_sidebar_has_the_parts_in_their_order():
     *sections, last = [entry for entry in sidebar() if isinstance(entry, dict)]
     assert last['section'] == 'To look things up'
