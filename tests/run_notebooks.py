@@ -28,8 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CFG = get_config(path=ROOT)
 CELL_SECONDS = 300
 WIDGET_VIEW = 'application/vnd.jupyter.widget-view+json'
-# What would otherwise differ between two runs: the order of sets, and the date inside a saved figure.
-STEADY = dict(PYTHONHASHSEED='0', SOURCE_DATE_EPOCH='0', PYDEVD_DISABLE_FILE_VALIDATION='1')
+# What would otherwise differ between two runs: the order of sets, the date inside a saved figure, how wide a help text is.
+STEADY = dict(PYTHONHASHSEED='0', SOURCE_DATE_EPOCH='0', COLUMNS='80', PYDEVD_DISABLE_FILE_VALIDATION='1')
 
 
 def skipped(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.browser
+STORED = Path(__file__).resolve().parents[1]/'nbs/7_mastery/30_pictures.ipynb'
 SLIDER = '(slider, n) => { slider.value = n; slider.dispatchEvent(new Event("input")); }'
 
 
@@ -47,9 +48,10 @@ LIVE = {
 
 
 def notebook() -> dict:
-    "For each picture a cell that shows it, and one that asks Python."
+    "A cell that was stored with its picture; and for each picture a cell that shows it, and one that asks Python."
     code = lambda n, source: dict(cell_type='code', id=f'c{n}', metadata={}, execution_count=None, outputs=[], source=source)
     cells = [code(n, source) for n, source in enumerate(s for make, _, ask, _ in LIVE.values() for s in (f'{make}\npicture', ask))]
+    cells.append(next(cell for cell in json.loads(STORED.read_text())['cells'] if 'data-picture' in json.dumps(cell.get('outputs'))))
     kernel = dict(name='python3', display_name='Python 3', language='python')
     return dict(cells=cells, metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)
 
@@ -100,13 +102,20 @@ def run(page, n: int):
     return cell
 
 
+def test_a_stored_picture_is_a_still_until_its_cell_is_run(lab):
+    still = lab.locator('.jp-OutputArea .lguest-picture').last
+    still.scroll_into_view_if_needed()
+    assert still.get_by_text('This is a still').is_visible() and still.locator('td', has_text='selector').is_visible()
+
+
 @pytest.mark.parametrize('name', LIVE)
 def test_python_hears_of_it(lab, name):
     _, act, _, there = LIVE[name]
     n = 2 * list(LIVE).index(name)
-    picture = run(lab, n).locator('.picture')
+    cell = run(lab, n)
+    picture = cell.locator('.picture')
     picture.wait_for(timeout=60_000)
-    assert lab.locator('.lguest-picture').count() == 0                    # the widget, not the piece of a page
+    assert cell.locator('.lguest-picture').count() == 0                   # the widget, not the piece of a page
     act(picture)
     answer = run(lab, n + 1).locator('.jp-OutputArea-output').last
     answer.wait_for(timeout=60_000)

@@ -1,11 +1,16 @@
 "The pictures: on a page with no kernel and no network each is there, and moves as its data says."
+import base64
 import json
 import re
+import shutil
+import zlib
+from html import escape as html_text
 from pathlib import Path
 
 import pytest
 
-from lguest_lit.pictures.base import HERE, bit_fields, module, packed, rule, script
+from lguest_lit.pictures import base as base_module
+from lguest_lit.pictures.base import HERE, bit_fields, module, names, packed, rule, script, source
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -45,9 +50,7 @@ def test_no_state_can_end_or_hide_its_script(evil):
 
 
 def test_the_modules_themselves_have_nothing_of_the_kind():
-    for path in HERE.glob('*.js'):
-        if path.stem in ('common', 'static'): continue
-        assert not re.search('(?i)<!--|</?script', script(path.stem)), path.name
+    for name in names(): assert not re.search('(?i)<!--|</?script', script(name)), name
 
 
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
@@ -57,10 +60,40 @@ def test_a_picture_fits_a_phone_in_both_schemes(show, scheme):
     assert page.locator('.picture').evaluate('e => e.classList.contains("dark")') == (scheme == 'dark')
 
 
-def test_stored_pictures_are_drawn_by_the_modules_of_today():
-    "A picture takes its module along into the notebook's output; whoever changes one runs the notebooks that show it."
-    outputs = [(path, ''.join(out.get('data', {}).get('text/html', ''))) for path in sorted((ROOT/'nbs').rglob('*.ipynb'))
-               for cell in json.loads(path.read_text())['cells'] for out in cell.get('outputs', ())]
-    stored = [(path, html, match[1]) for path, html in outputs if (match := re.search(r'data-picture="(\w+)"', html))]
-    stale = sorted({str(path.relative_to(ROOT)) for path, html, name in stored if script(name) not in html})
-    assert len(stored) > 50 and not stale, f'make nbs NB="{" ".join(stale)}"'
+def shown(path) -> list:
+    "All HTML that a notebook is stored with, output by output."
+    return [''.join(out.get('data', {}).get('text/html', '')) for cell in json.loads(path.read_text())['cells'] for out in cell.get('outputs', ())]
+
+
+def test_notebooks_are_stored_with_state_and_still_and_no_module():
+    "Whoever changes a module or the styles changes no notebook."
+    lines = {line.strip() for path in HERE.iterdir() if path.suffix in ('.js', '.css') for line in path.read_text().splitlines() if len(line.strip()) > 40}
+    pictures = 0
+    for path, html in ((path, html) for path in sorted((ROOT/'nbs').rglob('*.ipynb')) for html in shown(path)):
+        assert not [line for line in lines if line in html], f'make nbs NB={path.relative_to(ROOT)}'
+        if 'data-picture=' not in html: continue
+        pictures += 1
+        state, = re.findall(r'<script type="application/json">(.*)</script>', html)
+        state = json.loads(state)
+        if isinstance(state, str): state = json.loads(zlib.decompress(base64.b64decode(state)))
+        assert html_text(state['title']) in html and html_text(state['label']) in html and html.count('<script') == 1
+        assert '<td>' in html, f'{path.relative_to(ROOT)}: a picture of which nothing is seen where nothing runs'
+    assert pictures > 50
+
+
+def test_a_module_that_is_changed_changes_no_output_and_is_drawn_at_once(monkeypatch, tmp_path):
+    "The widget that is made next has the new text, and so has the site; what a notebook stores is as before."
+    made = lambda: bit_fields([('all', [(0, 31)], None)], 5)
+    before, site = made().fragment(), script(*names())
+    shutil.copytree(HERE, tmp_path/'pictures')
+    for name in 'common.css', 'common.js', 'bit_fields.js':
+        with (tmp_path/'pictures'/name).open('a') as f: f.write(f'/* {name} */')
+    monkeypatch.setattr(base_module, 'HERE', tmp_path/'pictures')
+    assert made().fragment() == before and script(*names()) != site
+    assert all(f'/* {name} */' in made()._esm for name in ('common.css', 'common.js', 'bit_fields.js'))
+
+
+def test_the_site_brings_each_module_once():
+    text = script(*names())
+    assert text.count(':host') == 1 and re.findall(r'^draw\("(\w+)"', text, re.M) == names()
+    for name in names(): assert text.count(source(f'{name}.js').splitlines()[0]) == 1

@@ -116,6 +116,8 @@ def test_pages_are_light(tour): assert {n: p['bytes'] for n, p in tour[1].items(
 def test_previous_and_next_follow_the_sidebar(tour, served):
     order = list(dict.fromkeys(urldefrag(link)[0] for link in tour[1]['index.html']['sidebar']))
     assert [link.removeprefix(served) for link in order] == list(dict.fromkeys(x.removeprefix(served) for x in order)) and len(order) == len(tour[1])
+    chapters = [page for link in order if re.match(r'nbs/\d_', page := link.removeprefix(served))]
+    assert chapters == sorted(chapters) and len(chapters) == len(NOTEBOOKS) - 1, 'the folders and file names give the order'
     for before, here, after in zip([None, *order], order, [*order[1:], None]):
         page = tour[1][here.removeprefix(served)]
         assert (page['previous'], page['next']) == (before, after), here
@@ -167,18 +169,34 @@ def test_every_picture_moves_on_its_page(open_page, served, site):
     assert still == []
 
 
+def test_where_no_script_may_run_there_is_a_still(browser, served):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(served + CHAPTER)
+    still = page.locator('.lguest-picture').first
+    assert still.locator('table').first.is_visible() and still.locator('td').count() > 4 and 'This is a still' in still.inner_text()
+    context.close()
+
+
+def test_a_page_from_a_disk_moves_too(page, site):
+    page.goto((site/CHAPTER).as_uri())
+    picture = page.locator('.lguest-picture .picture').first
+    picture.wait_for()
+    assert moved(picture) and page.locator('.lguest-picture table:visible').count() > 0
+
+
 @pytest.mark.parametrize('mark', [m for m, (_, names) in MARKS.items() if names])
 def test_a_mark_leads_to_its_functions_and_back(site, mark):
     module, names = MARKS[mark]
     for name in names.split():
         notebook = home(ELSEWHERE.get(name, mark) if name in ELSEWHERE else mark)[0].relative_to(ROOT).with_suffix('')
         chapter = (site/f'{notebook}.html').read_text(encoding='utf-8')
-        reference = (site/f'nbs/reference/{module}.html').read_text(encoding='utf-8')
+        reference = (site/f'nbs/reference/host.{module}.html').read_text(encoding='utf-8')
         back = set(re.findall(r'href="\.\./5_host/([\w.]+)#(cell-\d+)"', reference))
         told = {cell for page, cell in back if f'id="{cell}"' in (text := (site/'nbs/5_host'/page).read_text(encoding='utf-8'))
                 and re.search(rf'id="{name}"|\b{name}\b', re.split(r'<div id="cell-', text.split(f'<div id="{cell}"')[1])[0])}
         assert told, f'{name}: the entry does not lead to a cell that defines it'
-        line = rf'reference/{module}\.html#{name}"><code>{name}</code></a>'
+        line = rf'reference/host\.{module}\.html#{name}"><code>{name}</code></a>'
         assert any(re.search(line, p.read_text(encoding='utf-8')) for p in (site/'nbs/5_host').glob('*.html')), f'no heading shows {name}'
         assert chapter and 'class="defined-here"' in chapter
 
@@ -195,7 +213,7 @@ def test_search_finds_a_function(open_page):
     entry = page.locator('.search-result[href$="page_tables.html#demand_page"]')
     entry.wait_for()
     entry.click()
-    page.wait_for_url('**/page_tables.html#demand_page')
+    page.wait_for_url('**/host.page_tables.html#demand_page')
     assert page.locator('#demand_page').is_visible()
 
 
@@ -218,7 +236,7 @@ def test_a_term_says_what_it_means(open_page, scheme):
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
 def test_outputs_are_on_the_page_as_they_are(site, path):
-    "What is inserted is inserted around them: pictures come with scripts and data that must stay whole."
+    "What is inserted is inserted around them: pictures come with data that must stay whole."
     text = (site/path.relative_to(ROOT).with_suffix('.html')).read_text(encoding='utf-8')
     for cell in json.loads(path.read_text(encoding='utf-8'))['cells']:
         if any(re.match(r'#\|\s*(include|output): false', line) for line in cell['source']): continue

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['YES_NO', 'GATE', 'GATE_RULES', 'SEGMENT', 'SEGMENT_RULES', 'PTE', 'EFLAGS', 'PAGE_FAULT', 'SELECTOR', 'gate_bits',
-           'segment_bits', 'guest_words', 'gdt_rows', 'idt_rows', 'DescriptorTables', 'table_picture']
+           'segment_bits', 'guest_words', 'gdt_rows', 'idt_rows', 'two_words', 'DescriptorTables', 'table_picture']
 
 # %% ../../nbs/7_mastery/39_descriptors.ipynb #3
 from ctypes import sizeof
@@ -96,10 +96,27 @@ def idt_rows(
     def why(i): return 'to the Host' if idt_address(used[i].a, used[i].b) == stubs[i] else 'directly'
     return [[i, wrote[i], kept(i), [used[i].a, used[i].b], why(i)] for i in range(IDT_ENTRIES)]
 
+# %% ../../nbs/7_mastery/39_descriptors.ipynb #two-words
+def two_words(
+    entry: list, # of a table: [a, b]
+) -> str:
+    "An entry as it is, for the still."
+    return ' '.join(f'{word:08x}' for word in entry)
+
 # %% ../../nbs/7_mastery/39_descriptors.ipynb #29
 class DescriptorTables(Picture):
     "A descriptor table as the Guest wrote it, as the Host keeps it, and as the processor reads it; `entry` is the one that is looked at."
     module_name = 'descriptor_tables'
+
+    def still(self) -> list:
+        "The entries that have a name, and the one that is looked at."
+        names = {int(i): name for i, name in self.data['names'].items()}
+        named = [row for row in self.data['rows']
+                 if row[0] in names or row[0] == self.at]
+        return [(f'{self.data["kind"].upper()}, the entries with a name',
+                 ['entry', 'the Guest wrote', 'the Host keeps', 'in use', ''],
+                 [[f'{i} {names.get(i, "")}', *map(two_words, entries), why]
+                  for i, *entries, why in named])]
 
 # %% ../../nbs/7_mastery/39_descriptors.ipynb #32
 def table_picture(

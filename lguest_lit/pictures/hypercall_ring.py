@@ -101,6 +101,14 @@ class HypercallRing(Picture):
     "The ring of 64 hypercalls, moment by moment."
     module_name = 'hypercall_ring'
 
+    def still(self) -> list:
+        "The moments, one after the other."
+        head = 'what happens', 'wait', 'the Host goes on at', 'trap number'
+        moments = self.data['moments']
+        rows = [[what, int(waiting, 16).bit_count(), cursor, trap]
+                for _, what, waiting, _, cursor, trap, *_ in moments]
+        return [('What happens to the ring', head, rows)]
+
 def ring_picture(
     log: RingLog, # over
     title: str = 'The ring, moment by moment',

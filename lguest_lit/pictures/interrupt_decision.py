@@ -27,6 +27,15 @@ class InterruptDecision(Picture):
     module_name = 'interrupt_decision'
     circumstances = traitlets.Dict().tag(sync=True, picture=True)
 
+    def still(self) -> list:
+        "The circumstances that there are to choose from."
+        said = lambda value: {True: 'yes', False: 'no'}[value] if isinstance(
+            value, bool) else f'{value:#x}'
+        return [('Circumstances', ['', *self.circumstances],
+                 [[name, *map(said, found.values())]
+                  for name, found in self.data['situations'].items()])]
+
+# %% ../../nbs/7_mastery/38_interrupt_decision.ipynb #decision
 def decision_picture(
     situations: dict, # name: from `circumstances`
     title: str = 'May this interrupt go in now?',

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TOLD', 'PARTS', 'runs', 'guest_words', 'guest_tables', 'shadow_tables', 'snapshot', 'counters', 'fault_told',
-           'hcall_told', 'told', 'add', 'our_frames', 'table_film', 'PageTables', 'page_tables']
+           'hcall_told', 'told', 'add', 'our_frames', 'table_film', 'table_rows', 'PageTables', 'page_tables']
 
 # %% ../../nbs/7_mastery/34_page_table_picture.ipynb #4
 from array import array
@@ -165,15 +165,39 @@ def table_film(
         add(film, lg, end[1])
     return film
 
-# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #48
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #parts
 PARTS = 'slots', 'split', 'walk', 'tables', 'places', 'holders'
 
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #table-rows
+def table_rows(
+    tables: dict, # address or frame: runs
+    shift: int,   # 12 for frames
+    first: int,   # the top level
+) -> list:        # [address, entries, first entry] of each run
+    "The runs of all tables, in words."
+    order = sorted(tables, key=lambda at: (int(at) != first, int(at)))
+    span = lambda i, n: f'{i}' if n == 1 else f'{i} to {i + n - 1}'
+    return [[f'{int(at) << shift:#x}', span(i, n), f'{entry:#010x}']
+            for at in order for i, n, entry in tables[at]]
+
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #48
 class PageTables(Picture):
     "Guest and shadow page tables side by side, moment by moment; an address is walked through both."
     module_name = 'page_tables'
     vaddr = traitlets.Int(0).tag(sync=True, picture=True)
     slot = traitlets.Int(-1).tag(sync=True, picture=True)
     access = traitlets.Int(0).tag(sync=True, picture=True)
+
+    def still(self) -> list:
+        "What happened, and the tables of the moment that is looked at."
+        says, frame = self.data['says'], self.data['frames'][self.at]
+        cr3, pgdir = frame['slots'][frame['current']]
+        head = 'table at', 'entries', 'the first of them'
+        return [('What happens', ['moment', ''], [*enumerate(says)]),
+                (f"The Guest's tables, at moment {self.at}", head,
+                 table_rows(frame['guest'], 0, cr3)),
+                ('The tables in use, the top level first', head,
+                 table_rows(frame['shadow'], 12, pgdir))]
 
 # %% ../../nbs/7_mastery/34_page_table_picture.ipynb #51
 def page_tables(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BACK', 'CALL', 'RETURN', 'ASKED', 'SAID', 'NOTES', 'reason', 'Turn', 'Listener', 'called_hcall', 'left', 'returned',
            'interrupted', 'slept', 'came_back', 'worked', 'finished', 'killed', 'passing', 'saying', 'Turns', 'asked',
-           'RunGuest', 'run_guest_picture']
+           'often', 'RunGuest', 'run_guest_picture']
 
 # %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #4
 import errno, sys
@@ -181,10 +181,28 @@ def asked(
     def words(ring): return ', '.join(name + (f' ({n} times)' if n > 1 else '') for (where, name), n in turn.calls.items() if where == ring)
     return [text + words(ring) for ring, text in ((True, 'from the ring: '), (False, 'asked directly: ')) if words(ring)]
 
+# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #often
+def often(
+    paths: list, # steps of each way
+    turns: list, # (which way, …)
+) -> list:       # (step, how often it was taken), the most common first
+    "What the picture counts, at its end."
+    counted = Counter(step for path, *_ in turns for step in paths[path])
+    return counted.most_common()
+
 # %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #69
 class RunGuest(Picture):
     "The loop of run_guest, turn by turn."
     module_name = 'run_guest'
+
+    def still(self) -> list:
+        "How often each step was taken, the turns in words, and the console."
+        paths, turns = self.data['paths'], self.data['turns']
+        return [('How often', ['step', 'turns'], often(paths, turns)),
+                ('The turns', ['turn', ''],
+                 [[n, '; '.join(says)]
+                  for n, (_, says, _) in enumerate(turns, 1)]),
+                ('At the end', ['console'], [[self.data['console']]])]
 
 # %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #72
 def run_guest_picture(

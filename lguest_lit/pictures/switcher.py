@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['HOST_STEPS', 'MEANS', 'WHO', 'REGISTERS', 'PARTS', 'SwitchCamera', 'film_switch', 'listed', 'deed', 'code_lines',
-           'pushed_names', 'host_frames', 'frames_of', 'state_fields', 'two_worlds', 'SwitcherPicture', 'in_place',
-           'switcher_data', 'switcher_picture', 'stay_frame', 'switcher_turns']
+           'pushed_names', 'host_frames', 'frames_of', 'state_fields', 'two_worlds', 'line_words', 'SwitcherPicture',
+           'in_place', 'switcher_data', 'switcher_picture', 'stay_frame', 'switcher_turns']
 
 # %% ../../nbs/7_mastery/33_switcher_picture.ipynb #4
 import sys
@@ -158,10 +158,25 @@ def two_worlds(
     at = [registers_at(stay, k) | dict(tss=stay['frames'][k]['tss']) for k in (0, inside)]
     return {name: [registers[name] for registers in at] for name in ('cr3', 'gdtr', 'idtr', 'tss')}
 
+# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #instruction
+def line_words(
+    code: list, # see `code_lines`
+    n: int,     # which line; None: none of the processor's
+) -> str:
+    "An instruction and its address, for the still."
+    return '' if n is None else f'{code[n][0]:#010x} `{code[n][2]}`'
+
 # %% ../../nbs/7_mastery/33_switcher_picture.ipynb #42
 class SwitcherPicture(Picture):
     "A world switch, instruction by instruction."
     module_name = 'switcher'
+
+    def still(self) -> list:
+        "Each instruction, and what it does."
+        code = self.data['code']
+        return [('Step by step', ['instruction' if code else '', ''],
+                 [[line_words(code, frame.get('insn')), frame['text']]
+                  for frame in self.data['frames']])]
 
 # %% ../../nbs/7_mastery/33_switcher_picture.ipynb #45
 def in_place(

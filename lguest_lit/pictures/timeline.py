@@ -8,6 +8,7 @@ __all__ = ['PLACES', 'META', 'SHOWN', 'SAID', 'planes', 'column', 'names_of', 'k
 
 # %% ../../nbs/7_mastery/31_timeline.ipynb #4
 import base64, hashlib, webbrowser, zlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,12 @@ class Timeline(Picture):
     live = traitlets.Bool(False).tag(sync=True)              # is there a machine?
     now = traitlets.Dict().tag(sync=True)                    # what it shows
 
+    def still(self) -> list:
+        "How often each kind of thing happened, and all that was said."
+        kinds = Counter(self.kinds).most_common()
+        return [('What happened', ['kind of event', 'how often'], kinds),
+                ('What was said', ['event', ''], self.data['texts'])]
+
     def __init__(self,
         shown: Film | Recording,
         machine: TimeMachine = None, # that lives this life
@@ -117,6 +124,8 @@ class Timeline(Picture):
         recording = shown.recording if isinstance(shown, Film) else shown
         self.machine, self.switches = machine, recording.events['switch']
         self.enters = recording.of_kind('enter')
+        names = list(KINDS)
+        self.kinds = [names[kind] for kind in recording.events['kind'].tolist()]
         label = f'{len(recording):,} events of {self.switches[-1]:,} world switches, each in the lane of its world, with registers, memory and tables as they were.'
         super().__init__(**dict(title=f"The life of {recording.meta.get('image', 'a Guest')}", label=label, data=reel(shown), live=machine is not None) | traits)
         if machine:

@@ -7,7 +7,7 @@ __all__ = ['HEARD', 'TRAP_NAMES', 'KINDS', 'FIELDS4', 'PUSHED', 'FIELDS', 'VERDI
            'Witness', 'chains', 'trap_name', 'error_rows', 'gate_rows', 'Names', 'instruction', 'Telling',
            'tell_culprit', 'tell_gate', 'tell_dpl', 'tell_stack', 'tell_refusal', 'tell_frame', 'tell_delivery',
            'tell_way_out', 'decision', 'tell_decision', 'tell_by_hand', 'tell_way_in', 'tell_bounce', 'tell',
-           'microscope', 'microscope_bare', 'pushed', 'TrapMicroscope', 'trap_microscope']
+           'microscope', 'microscope_bare', 'pushed', 'stack_row', 'TrapMicroscope', 'trap_microscope']
 
 # %% ../../nbs/7_mastery/32_trap_microscope.ipynb #4
 import sys
@@ -419,11 +419,31 @@ def pushed(
     "The words that are on a stack when all is done, the highest first."
     return {row['at']: row['history'][-1][1] for row in trap['stacks'][stack]['rows'] if row['history']}
 
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #stack-row
+def stack_row(
+    row: dict, # a word of a stack: at, name, history
+) -> list:
+    "A word of a stack, as it was at last."
+    last = hex(row['history'][-1][1]) if row['history'] else '·'
+    return [hex(row['at']), row['name'], last]
+
 # %% ../../nbs/7_mastery/32_trap_microscope.ipynb #87
 class TrapMicroscope(Picture):
     "Traps in steps: one, one of several, or two side by side."
     module_name = 'trap_microscope'
     which = traitlets.Int(0).tag(sync=True, picture=True)     # which of several
+
+    def still(self) -> list:
+        "The way of each trap that is shown, and the words that it pushed."
+        traps = self.data['traps']
+        if not self.data['beside']: traps = [traps[self.which]]
+        found = []
+        for trap in traps:
+            steps = [[s['phase'], s['who'], s['text']] for s in trap['steps']]
+            words = [stack_row(row) for s in trap['stacks'] for row in s['rows']]
+            found += [(trap['name'], ['', 'who', 'what'], steps),
+                      ('What was pushed', ['at', '', 'word'], words)]
+        return found
 
 # %% ../../nbs/7_mastery/32_trap_microscope.ipynb #89
 def trap_microscope(
