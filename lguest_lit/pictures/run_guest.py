@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 
 from ..host.core import fail, handle_trap, run_guest, run_guest_once, set_ts
 from ..host.emulate_insn import emulate_insn
-from ..host.hypercalls import do_hcall, do_hypercalls, initialize
+from ..host.hypercalls import HCALL_NAMES, do_hcall, do_hypercalls, initialize
 from ..host.interrupts_and_traps import clockdev_fn, deliver_trap, maybe_do_interrupt, set_guest_interrupt
 from ..launcher.launcher import Launcher
-from ..host.lg import HCALL_NAMES, LGUEST_TRAP_ENTRY, kill_guest
+from ..host.lg import LGUEST_TRAP_ENTRY, kill_guest
 from ..host.page_tables import demand_page
 from .base import Picture
 
@@ -64,7 +64,7 @@ class Listener:
 def called_hcall(turn, frame, _):
     "A hypercall: from the ring, or directly."
     lg, n = frame.f_locals['lg'], frame.f_locals['regs'].eax
-    what = frame.f_locals['counts'] is lg.stats.hypercalls_async, HCALL_NAMES[n] if n < len(HCALL_NAMES) else f'number {n}'
+    what = frame.f_locals['counts'] is lg.stats.hypercalls_async, HCALL_NAMES.get(n, f'number {n}')
     turn.calls[what] = turn.calls.get(what, 0) + 1
 
 # %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #23

@@ -31,7 +31,8 @@ from ..images.build import SymbolError, symbols
 from ..i386.paging import PRESENT
 from ..i386.traps import HF_SS32
 from ..launcher.launcher import BUILT_IN, Launcher, LauncherError, read_file
-from ..host.lg import Fixes, HCALL_NAMES, LGUEST_TRAP_ENTRY, REGS_OFFSET, SWITCHER_ADDR, SYSCALL_VECTOR, Lguest, LguestData, LguestRegs
+from ..host.hypercalls import HCALL_NAMES
+from ..host.lg import Fixes, LGUEST_TRAP_ENTRY, REGS_OFFSET, SWITCHER_ADDR, SYSCALL_VECTOR, Lguest, LguestData, LguestRegs
 from .rewind import TimeMachine
 
 # %% ../../nbs/7_mastery/10_recording.ipynb #7
@@ -482,7 +483,7 @@ def code_name(
 ) -> str:
     "What an event's `code` is called."
     means = KINDS[kind].code
-    if means == 'call': return HCALL_NAMES[code] if code < len(HCALL_NAMES) else str(code)
+    if means == 'call': return HCALL_NAMES.get(code, str(code))
     if means == 'vector': return VECTORS.get(code) or (f'interrupt {code}' if code >= 32 else str(code))
     return f'{means} {code}' if means else ''
 
