@@ -8,14 +8,16 @@ __all__ = ['LHCALL_RING_SIZE', 'LGUEST_TRAP_ENTRY', 'LGUEST_IRQS', 'FIRST_EXTERN
            'LGUEST_MAX_DMA', 'LGUEST_MAX_DMA_SECTIONS', 'GDT_ENTRIES', 'IDT_ENTRIES', 'GDT_ENTRY_TLS_MIN',
            'GDT_ENTRY_TLS_MAX', 'GDT_ENTRY_LGUEST_CS', 'GDT_ENTRY_LGUEST_DS', 'GDT_ENTRY_KERNEL_CS',
            'GDT_ENTRY_KERNEL_DS', 'GDT_ENTRY_TSS', 'GDT_ENTRY_DOUBLEFAULT_TSS', 'LGUEST_CS', 'LGUEST_DS', 'KERNEL_CS',
-           'KERNEL_DS', 'REGS_OFFSET', 'LguestRegs', 'DescriptorTable', 'LguestRoState', 'HcallArgs', 'LguestData',
-           'LauncherMemory', 'Fixes', 'Stats', 'GuestDead', 'Pgdir', 'Lguest', 'signed', 'kill_guest', 'guest_pa',
-           'lguest_address_ok', 'lgread_u32', 'lgread_u8', 'lgread', 'lgwrite_u32', 'lgwrite']
+           'KERNEL_DS', 'REGS_OFFSET', 'FOR_LIFE', 'OWN_WAY', 'LguestRegs', 'DescriptorTable', 'LguestRoState',
+           'HcallArgs', 'LguestData', 'LauncherMemory', 'Fixes', 'Stats', 'GuestDead', 'Pgdir', 'zeros', 'Lguest',
+           'signed', 'kill_guest', 'guest_pa', 'lguest_address_ok', 'lgread_u32', 'lgread_u8', 'lgread', 'lgwrite_u32',
+           'lgwrite']
 
 # %% ../../nbs/5_host/H005_struct_lguest.ipynb #4
 import ctypes
-from dataclasses import dataclass, fields
+from dataclasses import KW_ONLY, dataclass, field, fields
 from struct import Struct
+from typing import Any
 from ..i386.descriptors import Descriptor, Tss
 from ..i386.memory import PAGE_SHIFT, PAGE_SIZE, PhysicalMemory
 
@@ -168,41 +170,94 @@ class Stats:
 class GuestDead(Exception):
     "Raised by kill_guest: nothing more of this Guest is done."
 
+@dataclass(eq=False, repr=False)
 class Pgdir:
-    "One shadow page directory: which Guest directory it shadows (`cr3`) and the frame it is in (`pgdir`)."
-    def __init__(self): self.cr3, self.pgdir, self.base, self.populated = 0, None, 0, set()
+    "One of a Guest's slots for shadow page directories."
+    cr3: int = 0             # Guest-physical: the directory that it shadows
+    pgdir: int | None = None # the frame that the shadow is in; None: free
+    base: int = 0            # index of the shadow's first entry in `mem.u32`
+    populated: set = field(default_factory=set) # entries that have a PTE page
 
 # %% ../../nbs/5_host/H005_struct_lguest.ipynb #69
+FOR_LIFE = {'saved': 'not at all: it is the same for life'}
+OWN_WAY = {'saved': 'in a way of its own'}
+
+def zeros(
+    n: int, # how many
+) -> list:
+    "A field that begins as so many zeros."
+    return field(default_factory=lambda: [0] * n)
+
+@dataclass(eq=False, repr=False, slots=True)
 class Lguest:
-    "struct lguest: all the Host knows about one Guest [facts 2.5]."
-    def __init__(self,
-        host, # the Host that runs it
-        mm: LauncherMemory, # its memory
-        guestid: int,
-        pfn_limit: int, # pages of memory it may name
-        page_offset: int, # virtual address of its physical address 0
-        fixes: Fixes = Fixes(),
-        owner=None, # the task that may run it
-    ):
-        self.host, self.mem, self.mm, self.guestid, self.owner, self.fixes = host, host.mem, mm, guestid, owner, fixes
-        self.pfn_limit, self.page_offset = pfn_limit, page_offset
-        self.memory_end = min(pfn_limit, mm.pages) << PAGE_SHIFT
+    """struct lguest: all the Host knows about one Guest [facts 2.5]. What is
+    not marked with `FOR_LIFE` or `OWN_WAY` is copied by a time machine."""
+
+    # Who it is: what the Launcher says in its first request.
+    host: Any = field(metadata=FOR_LIFE)          # the Host that runs it
+    mm: LauncherMemory = field(metadata=FOR_LIFE) # its memory
+    guestid: int = field(metadata=FOR_LIFE)       # its number among the Guests
+    pfn_limit: int = field(metadata=FOR_LIFE)     # pages of memory it may name
+    page_offset: int = field(metadata=FOR_LIFE)   # virtual minus physical
+    fixes: Fixes = field(default=Fixes(), metadata=FOR_LIFE) # repairs it enjoys
+    owner: Any = field(default=None, metadata=FOR_LIFE) # the task that runs it
+
+    # What follows from that, and who watches.
+    mem: PhysicalMemory = field(init=False, metadata=FOR_LIFE) # all there is
+    memory_end: int = field(init=False, metadata=FOR_LIFE) # bytes it may name
+    regs_page: int = field(init=False, metadata=FOR_LIFE)  # the frame with
+    regs: LguestRegs = field(init=False, metadata=FOR_LIFE) # its registers
+    _: KW_ONLY
+    tape: Any = field(default=None, metadata=FOR_LIFE) # a recorder, or None
+    stats: Stats = field(default_factory=Stats, metadata=OWN_WAY) # the counters
+
+    # Its life with run_guest [H:030].
+    dead: str | None = None       # why it was killed; None: it lives
+    halted: int = 0               # 1: it sleeps until there is an interrupt
+    break_out: int = 0            # 1: the Launcher wants `read()` to return
+    ts: int = 0                   # not 0: using the FPU traps
+    fpu: bytes | None = None      # 512 bytes; None: in a CPU, or never used
+    last_pages: int | None = None # address of the CPU's pages it was in last
+    changed: int = CHANGED_ALL    # what must be copied there: CHANGED_IDT, ...
+
+    # What it said at LGUEST_INIT, and its ring [H:120].
+    # Its noticeboard; None: LGUEST_INIT is still to come.
+    lguest_data: LguestData | None = field(default=None, metadata=OWN_WAY)
+    lguest_data_pa: int = 0       # where that is, Guest-physical
+    noirq_start: int = 0          # no interrupts while EIP is from here
+    noirq_end: int = 0            # to here (exclusive)
+    next_hcall: int = 0           # the place in the ring that is next
+
+    # DMA [drivers].
+    dma_is_pending: bool = False  # a message waits for the Launcher:
+    pending_dma: int = 0          # its struct lguest_dma, Guest-physical,
+    pending_key: int = 0          # and the key it was sent to
+    dma: list = field(default_factory=list, metadata=OWN_WAY) # its bindings
+
+    # Interrupts, traps, and the stack for them [H:200] to [H:260].
+    irqs_pending: int = 0         # a bit for each interrupt that is to come
+    idt_a: list = zeros(FIRST_EXTERNAL_VECTOR + LGUEST_IRQS) # gates: low words
+    idt_b: list = zeros(FIRST_EXTERNAL_VECTOR + LGUEST_IRQS) # and high ones
+    syscall_idt: tuple = (0, 0)   # both words of the gate of SYSCALL_VECTOR
+    esp1: int = 0                 # top of its kernel's stack, virtual
+    ss1: int = 0                  # the selector for it
+    stack_pages: int = 0          # pages below it that must always be mapped
+
+    # Page tables [H:300] to [H:520]: the slots, and which is in use.
+    pgdirs: list = field(default_factory=lambda: [Pgdir() for _ in range(4)],
+                         metadata=OWN_WAY) # of type Pgdir
+    pgdidx: int = 0               # index of the current one
+
+    # Segments [H:600].
+    gdt_a: list = zeros(GDT_ENTRIES) # its descriptors, made harmless: low words
+    gdt_b: list = zeros(GDT_ENTRIES) # and high ones
+
+    def __post_init__(self):
+        self.mem = self.host.mem
+        self.memory_end = min(self.pfn_limit, self.mm.pages) << PAGE_SHIFT
         self.regs_page = self.mem.alloc_page()
-        self.regs = self.mem.overlay(LguestRegs, (self.regs_page << PAGE_SHIFT) + REGS_OFFSET)
-        self.lguest_data, self.lguest_data_pa = None, 0
-        self.halted = self.ts = self.next_hcall = self.esp1 = self.ss1 = self.stack_pages = 0
-        self.break_out, self.changed, self.last_pages, self.pgdidx = 0, CHANGED_ALL, None, 0
-        self.pgdirs = [Pgdir() for _ in range(4)]
-        self.noirq_start = self.noirq_end = 0
-        self.dma_is_pending, self.pending_dma, self.pending_key, self.dma = False, 0, 0, []
-        self.dead = None
-        self.fpu = None                      # its FPU's registers, 512 bytes, while they are not in a CPU; None: it has used none
-        self.tape = None
-        self.gdt_a, self.gdt_b = [0] * GDT_ENTRIES, [0] * GDT_ENTRIES
-        self.idt_a, self.idt_b = [0] * 64, [0] * 64
-        self.syscall_idt = (0, 0)
-        self.irqs_pending = 0
-        self.stats = Stats()
+        at = (self.regs_page << PAGE_SHIFT) + REGS_OFFSET
+        self.regs = self.mem.overlay(LguestRegs, at)
 
 # %% ../../nbs/5_host/H005_struct_lguest.ipynb #76
 def signed(
