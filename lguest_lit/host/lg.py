@@ -8,16 +8,18 @@ __all__ = ['LHCALL_RING_SIZE', 'LGUEST_TRAP_ENTRY', 'LGUEST_IRQS', 'FIRST_EXTERN
            'LGUEST_MAX_DMA', 'LGUEST_MAX_DMA_SECTIONS', 'GDT_ENTRIES', 'IDT_ENTRIES', 'GDT_ENTRY_TLS_MIN',
            'GDT_ENTRY_TLS_MAX', 'GDT_ENTRY_LGUEST_CS', 'GDT_ENTRY_LGUEST_DS', 'GDT_ENTRY_KERNEL_CS',
            'GDT_ENTRY_KERNEL_DS', 'GDT_ENTRY_TSS', 'GDT_ENTRY_DOUBLEFAULT_TSS', 'LGUEST_CS', 'LGUEST_DS', 'KERNEL_CS',
-           'KERNEL_DS', 'REGS_OFFSET', 'FOR_LIFE', 'OWN_WAY', 'LguestRegs', 'DescriptorTable', 'LguestRoState',
-           'HcallArgs', 'LguestData', 'LauncherMemory', 'Fixes', 'Stats', 'GuestDead', 'Pgdir', 'zeros', 'Lguest',
-           'signed', 'kill_guest', 'guest_pa', 'lguest_address_ok', 'lgread_u32', 'lgread_u8', 'lgread', 'lgwrite_u32',
-           'lgwrite']
+           'KERNEL_DS', 'REGS_OFFSET', 'RING_REGS', 'FOR_LIFE', 'OWN_WAY', 'LguestRegs', 'DescriptorTable',
+           'LguestRoState', 'HcallArgs', 'LguestData', 'Abi', 'LauncherMemory', 'Fixes', 'Stats', 'GuestDead', 'Pgdir',
+           'zeros', 'Lguest', 'signed', 'kill_guest', 'guest_pa', 'lguest_address_ok', 'lgread_u32', 'lgread_u8',
+           'lgread', 'lgwrite_u32', 'lgwrite']
 
 # %% ../../nbs/5_host/H005_struct_lguest.ipynb #4
 import ctypes
 from dataclasses import KW_ONLY, dataclass, field, fields
+from functools import cached_property
+from operator import itemgetter
 from struct import Struct
-from typing import Any
+from typing import Any, Callable
 from ..i386.descriptors import Descriptor, Tss
 from ..i386.memory import PAGE_SHIFT, PAGE_SIZE, PhysicalMemory
 
@@ -75,6 +77,40 @@ class LguestData(ctypes.LittleEndianStructure):
                 ('hcall_status', ctypes.c_uint8 * LHCALL_RING_SIZE), ('hcalls', HcallArgs * LHCALL_RING_SIZE),
                 ('reserve_mem', ctypes.c_uint32), ('guestid', ctypes.c_uint16), ('tsc_khz', ctypes.c_uint32),
                 ('noirq_start', ctypes.c_uint32), ('noirq_end', ctypes.c_uint32)]
+
+# %% ../../nbs/5_host/H005_struct_lguest.ipynb #44b
+RING_REGS = 'eax', 'edx', 'ebx', 'ecx'
+
+@dataclass(frozen=True, eq=False)
+class Abi:
+    "What a Guest's kernel and its Host have agreed upon [facts 2.4]."
+    name: str    # for people; recordings have it
+    data: Any    # its struct lguest_data, as a ctypes class
+    calls: dict[int, Callable] # hypercalls: functions of Guest and registers
+
+    @cached_property
+    def places(self) -> int:
+        "How many there are in the ring."
+        return self.data.hcall_status.size
+
+    @cached_property
+    def status(self) -> int:
+        "Offset of the ring's status bytes in struct lguest_data."
+        return self.data.hcall_status.offset
+
+    @cached_property
+    def slots(self) -> int:
+        "Offset of the ring's calls in struct lguest_data, 16 bytes each."
+        return self.data.hcalls.offset
+
+    @cached_property
+    def read_slot(self) -> Callable:
+        "Function of memory and an address in it: the words, as `RING_REGS`."
+        slot, words = dict(self.data._fields_)['hcalls']._type_, Struct('<4I')
+        order = tuple(name for name, *_ in slot._fields_)
+        if order == RING_REGS: return words.unpack_from
+        pick = itemgetter(*map(order.index, RING_REGS))
+        return lambda ram, at: pick(words.unpack_from(ram, at))
 
 # %% ../../nbs/5_host/H005_struct_lguest.ipynb #47
 class LauncherMemory:
@@ -201,6 +237,8 @@ class Lguest:
     page_offset: int = field(metadata=FOR_LIFE)   # virtual minus physical
     fixes: Fixes = field(default=Fixes(), metadata=FOR_LIFE) # repairs it enjoys
     owner: Any = field(default=None, metadata=FOR_LIFE) # the task that runs it
+
+    abi: Abi = field(kw_only=True, metadata=FOR_LIFE) # what its kernel expects
 
     # What follows from that, and who watches.
     mem: PhysicalMemory = field(init=False, metadata=FOR_LIFE) # all there is

@@ -11,9 +11,9 @@ import ctypes
 from unicorn import UC_HOOK_MEM_WRITE
 
 from ..host.core import run_guest, run_guest_once
-from ..host.hypercalls import HCALL_NAMES, LHCALL, RING_HCALLS, RING_STATUS, do_async_hcalls, do_hcall, do_hypercalls, unpack_hcall
+from ..host.hypercalls import HCALL_NAMES, LHCALL, do_async_hcalls, do_hcall, do_hypercalls
 from ..launcher.launcher import Launcher
-from ..host.lg import LGUEST_TRAP_ENTRY, LHCALL_RING_SIZE
+from ..host.lg import LGUEST_TRAP_ENTRY
 from .base import Picture
 from .run_guest import CALL, RETURN, Listener
 
@@ -39,12 +39,12 @@ class RingLog(Listener):
         super().__init__({(run_guest_once, RETURN): self.out, (do_hcall, CALL): self.call, (do_async_hcalls, RETURN): self.stop,
                           (do_hypercalls, RETURN): self.settle, (run_guest, CALL): self.read, (run_guest, RETURN): self.answer})
         self.lg, self.cpu, self.moments, self.doing = launcher.file.lg, launcher.host.cpu, [], None
-        self.status_pa = self.lg.lguest_data_pa + RING_STATUS
+        self.status_pa = self.lg.lguest_data_pa + self.lg.abi.status
 
     def moment(self, who: int, what: str, slot: int = None, cursor: int = None, about_to: dict = {}):
         "Something has happened. `cursor`: where it was then; `about_to`: status bytes that the processor has not written yet."
         lg, ram = self.lg, self.lg.mm.ram
-        status = [about_to.get(n, byte) for n, byte in enumerate(ram[self.status_pa:self.status_pa + LHCALL_RING_SIZE])]
+        status = [about_to.get(n, byte) for n, byte in enumerate(ram[self.status_pa:self.status_pa + lg.abi.places])]
         waiting = sum(1 << n for n, byte in enumerate(status) if byte != 0xFF)
         direct = call_words(lg.regs.eax, lg.regs.edx, lg.regs.ebx, lg.regs.ecx) if lg.regs.trapnum == LGUEST_TRAP_ENTRY else ''
         cursor = lg.next_hcall if cursor is None else cursor
@@ -52,12 +52,14 @@ class RingLog(Listener):
 
     def slot_words(self, n: int) -> str:
         "The call in a place."
-        return call_words(*unpack_hcall(self.lg.mm.ram, self.lg.lguest_data_pa + RING_HCALLS + 16 * n))
+        lg = self.lg
+        at = lg.lguest_data_pa + lg.abi.slots + 16 * n
+        return call_words(*lg.abi.read_slot(lg.mm.ram, at))
 
     def wrote(self, _, kind, address, size, value, *rest):
         "The Guest is about to write somewhere."
         slot = address - (self.lg.mm.base_pfn << 12) - self.status_pa
-        if not 0 <= slot < LHCALL_RING_SIZE: return
+        if not 0 <= slot < self.lg.abi.places: return
         self.moment(GUEST, f'The Guest fills place {slot}: {self.slot_words(slot)}', slot, about_to={slot: value & 0xFF})
 
     def settle(self, *_):
@@ -73,7 +75,7 @@ class RingLog(Listener):
         if regs is self.lg.regs: self.doing = f'The Host does the direct call, {what}, and marks it as done',
         else:
             n = frame.f_back.f_locals['n']
-            self.doing = f'The Host does place {n}: {what}', n, (n + 1) % LHCALL_RING_SIZE
+            self.doing = f'The Host does place {n}: {what}', n, (n + 1) % self.lg.abi.places
 
     def stop(self, *_):
         "The Host leaves the ring."

@@ -21,7 +21,7 @@ from ..host.clock import VirtualClock
 from ..host.host import Host
 from ..i386.cpu import REGISTERS, count_for_ever
 from ..launcher.launcher import Launcher, check_memory, parse_memory
-from ..host.lg import Lguest, LguestData
+from ..host.lg import Lguest
 
 # %% ../../nbs/7_mastery/20_time_travel.ipynb #8
 def copied(
@@ -48,7 +48,7 @@ def put_fields(
 ):
     "What `struct lguest` had in it then."
     for name, value in kept['plain'].items(): setattr(lg, name, copy.deepcopy(value))
-    lg.lguest_data = lg.mm.overlay(LguestData, lg.lguest_data_pa) if kept['initialised'] else None
+    lg.lguest_data = lg.mm.overlay(lg.abi.data, lg.lguest_data_pa) if kept['initialised'] else None
     for pgdir, was in zip(lg.pgdirs, kept['pgdirs']): vars(pgdir).update(copy.deepcopy(was))
     lg.mm.touched[:] = kept['touched']
 
