@@ -1,10 +1,13 @@
 "Guests without a compiler: a few bytes of machine code in an ELF file made by hand."
 import struct
 
+from lguest_lit.host.hypercalls import LHCALL
+
 PAGE_OFFSET, LOAD_AT = 0xC0000000, 0x100000
 DATA_AT = 0x1000    # lguest_data of a Guest made by `initialise`, from the start of the image
 DATA_SIZE, STATUS_AT = 1120, 12
 TRAP = b'\xcd\x1f'  # int $0x1f
+NO_CALL = max(LHCALL) + 1  # the first number that is no hypercall
 
 
 def elf_header(segments: int, **changes) -> bytes:

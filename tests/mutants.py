@@ -21,6 +21,8 @@ from pathlib import Path
 
 import pytest
 
+from lguest_lit.host.hypercalls import LHCALL
+
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = 'page_tables', 'segments', 'interrupts_and_traps'
 TESTS = ('test_facts_calls_and_traps', 'test_facts_tables_and_protocol', 'test_kill_strings', 'test_several_guests', 'test_round_trip',
@@ -81,6 +83,8 @@ def install(name: str, tree: ast.Module) -> None:
     for other in [m for n, m in list(sys.modules.items()) if n.startswith('lguest_lit')]:
         for n, v in list(vars(other).items()):
             if old.get(n) is v: setattr(other, n, getattr(module, n))
+    for call in LHCALL:
+        if old.get(call.does.__name__) is call.does: call.does = getattr(module, call.does.__name__)
 
 
 def noticed(name: str, tree: ast.Module, tests: list, seconds: int = 0) -> str:

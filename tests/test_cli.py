@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from guests import LOAD_AT, PAGE_OFFSET, elf_header, guest, hypercall, make_elf, says, tiny_elf
+from guests import LOAD_AT, NO_CALL, PAGE_OFFSET, elf_header, guest, hypercall, make_elf, says, tiny_elf
 
 from lguest_lit import cli
 from lguest_lit.watch.trace import load
@@ -141,7 +141,7 @@ DEATHS = {
     'hypercall 5 before LGUEST_INIT': tiny_elf(hypercall(5)),
     'bad guest page': tiny_elf(hypercall(1, 0xFFFF0000)),
     'already have lguest_data': guest(hypercall(1, LOAD_AT + 0x1000)),
-    'Bad hypercall 17': guest(hypercall(17)),
+    f'Bad hypercall {NO_CALL}': guest(hypercall(NO_CALL)),
     'Bad hypercall -1': guest(hypercall(0xFFFFFFFF)),
     'bad read address': guest(hypercall(2, 0xF0000000)),
     'too many gdt entries 33': guest(hypercall(3, LOAD_AT, 33)),
@@ -230,7 +230,7 @@ def test_stats(image, tmp_path):
 
 
 def test_stats_are_written_for_a_dead_guest_too(image, tmp_path):
-    assert lguest('run', '--stats', tmp_path/'s.json', image(guest(hypercall(17)))).returncode == 1
+    assert lguest('run', '--stats', tmp_path/'s.json', image(guest(hypercall(NO_CALL)))).returncode == 1
     assert json.loads((tmp_path/'s.json').read_text())['hypercalls']['sync']
 
 
@@ -251,7 +251,7 @@ def test_trace(image, tmp_path):
     assert done.stdout.count(b'\n') == 1 + len(recording.changes)
 
 
-@pytest.mark.parametrize('code, why', [(hypercall(17), b'Bad hypercall 17'), (b'\x0f\x0b', b'unhandled trap 6')])
+@pytest.mark.parametrize('code, why', [(hypercall(NO_CALL), f'Bad hypercall {NO_CALL}'.encode()), (b'\x0f\x0b', b'unhandled trap 6')])
 def test_a_trace_of_a_guest_that_dies(image, tmp_path, code, why):
     done = lguest('run', '--trace', tmp_path/'t.lgt', image(guest(code)))
     assert done.returncode == 1 and why in done.stderr

@@ -230,8 +230,8 @@ def wrong_address(real): return lambda lg, trap, cr2: real(lg, trap, cr2 ^ 4)
 
 @pytest.mark.parametrize('where, change', (
     ('page_tables.gpte_to_spte', unchecked_rights), ('page_tables.gpte_to_spte', read_only_ignored), ('page_tables.lgwrite_u32', no_write_back),
-    ('core.demand_page', dirty_at_once), ('core.handle_trap', wrong_address), ('hypercalls.guest_set_pte', nothing),
-    ('hypercalls.guest_pagetable_flush_user', nothing), ('hypercalls.guest_set_pmd', nothing)), ids=lambda x: x if isinstance(x, str) else x.__name__)
+    ('core.demand_page', dirty_at_once), ('core.handle_trap', wrong_address), ('hypercalls.LHCALL.SET_PTE.does', nothing),
+    ('hypercalls.guest_pagetable_flush_user', nothing), ('hypercalls.LHCALL.SET_PMD.does', nothing)), ids=lambda x: x if isinstance(x, str) else x.__name__)
 def test_a_broken_host_is_noticed(monkeypatch, machines, where, change):
     real = pydoc.locate(f'lguest_lit.host.{where}')
     monkeypatch.setattr(f'lguest_lit.host.{where}', nothing if change is nothing else change(real))

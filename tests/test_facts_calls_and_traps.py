@@ -4,6 +4,7 @@ import struct
 import threading
 
 import pytest
+from guests import NO_CALL
 
 from lguest_lit.host.host import Host
 from lguest_lit.host.interrupts_and_traps import has_err
@@ -72,7 +73,7 @@ def woken(g):
 
 # --- hypercalls and ring ----------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('call, number', (('0', '0'), ('2', '2'), ('11', '11'), ('17', '17'), ('0xFFFFFFFF', '-1')))
+@pytest.mark.parametrize('call, number', (('0', '0'), ('2', '2'), ('11', '11'), (NO_CALL, str(NO_CALL)), ('0xFFFFFFFF', '-1')))
 def test_01_first_call_must_be_init(call, number):
     assert die(f'hcall {call}, $0, $0, $0', bare=True) == f'hypercall {number} before LGUEST_INIT'
 
@@ -130,7 +131,7 @@ def test_04_two_calls_answer_in_eax():
         assert [g.word(g.pa('seen') + 4*n) for n in range(5)] == [1234567890, 1, 0, 1, 0]
 
 
-@pytest.mark.parametrize('call, number', (('17', '17'), ('0x7FFFFFFF', '2147483647'), ('0x80000000', '-2147483648'), ('0xFFFFFFFF', '-1')))
+@pytest.mark.parametrize('call, number', ((NO_CALL, str(NO_CALL)), ('0x7FFFFFFF', '2147483647'), ('0x80000000', '-2147483648'), ('0xFFFFFFFF', '-1')))
 @pytest.mark.parametrize('how', ('hcall {}', 'queue 0, {}\nhcall 0'), ids=('direct', 'ring'))
 def test_05_unknown_call(how, call, number):
     assert die(how.format(call)) == f'Bad hypercall {number}\n'

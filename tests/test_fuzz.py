@@ -53,7 +53,7 @@ def found(case: dict) -> Finding:
 
 
 def test_an_exception_is_noticed(monkeypatch):
-    monkeypatch.setattr('lguest_lit.host.hypercalls.load_guest_gdt', lambda *args: {}['nothing'])
+    monkeypatch.setattr('lguest_lit.host.hypercalls.LHCALL.LOAD_GDT.does', lambda *args: {}['nothing'])
     worker = driver.Worker()
     answer = worker.run(CALL)
     worker.close()
@@ -91,7 +91,7 @@ def test_a_process_that_hangs_is_replaced(monkeypatch):
     monkeypatch.setattr('fuzz.driver.HANG', 0.5)
     def hang(*args):
         while True: pass
-    monkeypatch.setattr('lguest_lit.host.hypercalls.load_guest_gdt', hang)
+    monkeypatch.setattr('lguest_lit.host.hypercalls.LHCALL.LOAD_GDT.does', hang)
     worker = driver.Worker()
     answer = worker.run(CALL)
     worker.close()
@@ -103,7 +103,7 @@ def test_a_finding_is_made_small_kept_and_repeated(monkeypatch, tmp_path, capsys
     from lguest_lit.host import interrupts_and_traps
     real = interrupts_and_traps.load_guest_idt_entry
     def fussy(lg, number, *words): return {}[number] if number == 77 else real(lg, number, *words)
-    monkeypatch.setattr('lguest_lit.host.hypercalls.load_guest_idt_entry', fussy)
+    monkeypatch.setattr('lguest_lit.host.hypercalls.LHCALL.LOAD_IDT_ENTRY.does', fussy)
     bad = 'ba4d000000bb00006100b9008e00c0b806000000cd1f'          # LOAD_IDT_ENTRY of vector 77
     campaign = driver.Campaign(['hypercalls'], 0, tmp_path, quiet=True)
     try: campaign.try_case({**CALL, 'deeds': ['90', '90', bad, '90']})

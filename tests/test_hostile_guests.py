@@ -10,7 +10,7 @@ import struct
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from guests import LOAD_AT, PAGE_OFFSET, dma, guest, hypercall, make_elf, string_at
+from guests import LOAD_AT, NO_CALL, PAGE_OFFSET, dma, guest, hypercall, make_elf, string_at
 from lguest_lit.host.clock import VirtualClock
 from lguest_lit.host.host import Host
 from lguest_lit.launcher.launcher import Launcher
@@ -95,7 +95,7 @@ ptes = st.one_of(st.builds(lambda pfn, flags: pfn << 12 | flags, st.sampled_from
                            | st.integers(0, 0xFFF)), words)
 
 call = st.one_of(
-    st.builds(hypercall, st.integers(0, 17), physical | virtual | st.sampled_from(COUNTS), physical | virtual | st.sampled_from(COUNTS),
+    st.builds(hypercall, st.integers(0, NO_CALL), physical | virtual | st.sampled_from(COUNTS), physical | virtual | st.sampled_from(COUNTS),
               st.sampled_from(COUNTS) | ptes),
     st.builds(lambda sel, esp, n: hypercall(7, sel, esp, n), selectors, inside, st.sampled_from([0, 1, 2, 3, 0xFFFFFFFF])),
     st.builds(lambda v, g: hypercall(6, v, *g), st.integers(0, 129) | words, gates),
@@ -110,7 +110,7 @@ byte = st.builds(lambda at, value: b'\xc6\x05' + le(at) + bytes([value]), inside
 ring = st.builds(lambda n, number, args, status: b'\xc7\x05' + le(PAGE_OFFSET + DATA + 76 + 16*n, number) + b''.join(
     b'\xc7\x05' + le(PAGE_OFFSET + DATA + 80 + 16*n + 4*i, arg) for i, arg in enumerate(args)) + b'\xc6\x05' + le(PAGE_OFFSET + DATA + 12 + n)
         + bytes([status])
-    + b'\xb8' + le(0) + b'\xcd\x1f', st.integers(0, 5) | st.integers(0, 63), st.integers(0, 17) | words, st.tuples(physical, physical | virtual,
+    + b'\xb8' + le(0) + b'\xcd\x1f', st.integers(0, 5) | st.integers(0, 63), st.integers(0, NO_CALL) | words, st.tuples(physical, physical | virtual,
         ptes), st.integers(0, 255))
 descriptor = st.builds(lambda n, d, k: b'\xc7\x05' + le(PAGE_OFFSET + GDT + 8*n, d[0]) + b'\xc7\x05' + le(PAGE_OFFSET + GDT + 8*n + 4, d[1])
     + hypercall(*k),

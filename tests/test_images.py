@@ -8,6 +8,7 @@ import pytest
 from capstone import CS_ARCH_X86, CS_MODE_32, Cs
 from elftools.elf.elffile import ELFFile
 
+from lguest_lit.host.hypercalls import LHCALL
 from lguest_lit.images import build as b
 
 HAS_ERROR_CODE = {8, 10, 11, 12, 13, 14, 17}
@@ -246,7 +247,8 @@ def test_hypercall_numbers():
     h = header(b.image_path('first').with_name('lguest.h'))
     order = ('FLUSH_ASYNC LGUEST_INIT CRASH LOAD_GDT NEW_PGTABLE FLUSH_TLB LOAD_IDT_ENTRY SET_STACK TS SET_CLOCKEVENT HALT '
              'GET_WALLCLOCK BIND_DMA SEND_DMA SET_PTE SET_PMD LOAD_TLS').split()
-    assert [h['LHCALL_' + name] for name in order] == list(range(17))
+    assert [h['LHCALL_' + name] for name in order] == list(range(len(order)))
+    assert {n: h[n] for n in h if n.startswith('LHCALL_') and n != 'LHCALL_RING_SIZE'} == {f'LHCALL_{c.name}': c for c in LHCALL}
 
 
 def test_where_the_first_guest_must_not_be_interrupted():

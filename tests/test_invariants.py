@@ -230,7 +230,7 @@ def state_too(real):
 @pytest.mark.parametrize('where, change', (
     ('page_tables.release_pte', nothing), ('page_tables.release_pte', twice), ('page_tables.release_pgd', nothing),
     ('page_tables.gpte_to_spte', writable),
-    ('page_tables.gpte_to_spte', global_too), ('hypercalls.guest_set_pmd', nothing), ('hypercalls.guest_set_pte', nothing),
+    ('page_tables.gpte_to_spte', global_too), ('hypercalls.LHCALL.SET_PMD.does', nothing), ('hypercalls.LHCALL.SET_PTE.does', nothing),
     ('hypercalls.guest_pagetable_flush_user', nothing), ('hypercalls.guest_pagetable_clear_all', nothing),
     ('page_tables.flush_user_mappings', nothing),
     ('lg.LauncherMemory.get_pfn', neighbour), ('core.map_switcher_in_guest', state_too), ('core.copy_gdt', nothing), ('core.copy_gdt_tls', nothing),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import lguest_lit
-from guests import dma
+from guests import NO_CALL, dma
 from lguest_lit.launcher import launcher
 from lguest_lit.host.host import Host
 from lguest_lit.i386.memory import OutOfMemory
@@ -123,7 +123,7 @@ CASES = [
     ('already have lguest_data', bench('queue 0, LHCALL_LGUEST_INIT, $0\n hcall LHCALL_FLUSH_ASYNC'), 'already have lguest_data'),
     ('CRASH: %s', bench('crash text\n text: .asciz "Farewell"'), 'CRASH: Farewell'),
     ('CRASH: %s', bench('crash text' + TEXT), 'CRASH: ' + 'a'*127),
-    ('Bad hypercall %li\n', bench('hcall 17'), 'Bad hypercall 17\n'),
+    ('Bad hypercall %li\n', bench(f'hcall {NO_CALL}'), f'Bad hypercall {NO_CALL}\n'),
     ('Bad hypercall %li\n', bench('hcall 0xFFFFFFFE'), 'Bad hypercall -2\n'),
     ('Bad hypercall %li\n', bench('queue 0, 0x80000000\n movl 0xC0200000, %eax'), 'Bad hypercall -2147483648\n'),
     ('hypercall %li before LGUEST_INIT', bench('hcall 2', bare=True), 'hypercall 2 before LGUEST_INIT'),

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from guests import NO_CALL
 
 from lguest_lit.host.clock import VirtualClock
 from lguest_lit.host.host import Host
@@ -160,9 +161,9 @@ def test_a_place_leads_to_its_next_moment(show, ring):
 
 def test_a_call_that_kills_stays_in_its_place():
     pytest.importorskip('ziglang')
-    g = Workbench('queue 0, LHCALL_TS, $8\n queue 1, 17\n hcall LHCALL_FLUSH_ASYNC')
+    g = Workbench(f'queue 0, LHCALL_TS, $8\n queue 1, {NO_CALL}\n hcall LHCALL_FLUSH_ASYNC')
     with RingLog(g) as log: g.turns()
-    assert [m[1] for m in log.moments[-2:]] == ['The Host does place 1: number 17', 'The Host stops: the Guest is dead']
+    assert [m[1] for m in log.moments[-2:]] == [f'The Host does place 1: number {NO_CALL}', 'The Host stops: the Guest is dead']
     assert int(log.moments[-1][2], 16) == 0b10
 
 

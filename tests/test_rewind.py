@@ -2,11 +2,13 @@
 import ctypes
 import os
 import random
+from dataclasses import dataclass, field, fields
 
 import pytest
 
+from lguest_lit.host.lg import FOR_LIFE, OWN_WAY, Lguest
 from lguest_lit.i386.probe import on_write
-from lguest_lit.watch.rewind import Counter, Moment, TimeMachine, last_change, who_wrote
+from lguest_lit.watch.rewind import Counter, Moment, TimeMachine, keep_guest, last_change, put_guest, who_wrote
 
 LIFE = dict(args='ticks=40 quiet hz=1000', mem='4M')
 
@@ -114,3 +116,41 @@ def test_no_moment_before_the_first(machine):
 def test_no_such_place(machine):
     with pytest.raises(ValueError, match='0xffffffff is not in the Guest'): who_wrote(machine, 0xFFFFFFFF)
     with pytest.raises(ValueError, match="no register is called 'eaks'"): last_change(machine, 'eaks')
+
+
+# --- what is saved ----------------------------------------------------------------------------------------------------
+
+@dataclass(eq=False, slots=True)
+class Newer(Lguest):
+    "A Guest with two more members than this Host knows of; of one nobody has said how it is saved."
+    wishes: list = field(default_factory=list)
+    pedigree: str = field(default='', metadata=FOR_LIFE)
+
+
+def test_a_new_member_of_struct_lguest_is_saved(monkeypatch):
+    monkeypatch.setattr('lguest_lit.host.lguest_user.Lguest', Newer)
+    with TimeMachine('minimal', mem='4M', every=1) as machine:
+        lg, prints = machine.lg, []
+        for wishes in (['a pony'], ['peace']):
+            lg.wishes[:], lg.pedigree = wishes, 'none'
+            kept = keep_guest(machine.launcher)
+            prints.append(machine.hash())
+            lg.wishes.append('more wishes')
+            put_guest(machine.launcher, kept)
+            assert lg.wishes == wishes and lg.pedigree == 'none'
+            lg.wishes.append('more wishes')
+            put_guest(machine.launcher, kept)
+            assert lg.wishes == wishes, 'one can come back twice'
+        assert len(set(prints)) == 2, 'a fingerprint is of all that is saved'
+        lg.pedigree = 'of age'
+        put_guest(machine.launcher, kept)
+        assert lg.pedigree == 'of age'
+
+
+def test_struct_lguest_has_no_other_members():
+    with TimeMachine('minimal', mem='4M') as machine:
+        with pytest.raises(AttributeError): machine.lg.wishes = ['a pony']
+        assert not hasattr(machine.lg, '__dict__')
+        said = {f.name: f.metadata['saved'] for f in fields(machine.lg) if f.metadata}
+        assert set(said.values()) == {FOR_LIFE['saved'], OWN_WAY['saved']}
+        assert {name for name, how in said.items() if how == OWN_WAY['saved']} == {'lguest_data', 'pgdirs', 'dma', 'stats'}

@@ -9,17 +9,17 @@ from lguest_lit.host.clock import VirtualClock
 from lguest_lit.host.host import Host
 from lguest_lit.host.kernel import CR0_TS
 from lguest_lit.launcher.launcher import Launcher
-from lguest_lit.host.lg import (GDT_ENTRY_KERNEL_CS, GDT_ENTRY_KERNEL_DS, GDT_ENTRY_TSS, LGUEST_TRAP_ENTRY, LHCALL_CRASH,
-                           LHCALL_FLUSH_ASYNC, LHCALL_LOAD_GDT, LHCALL_LOAD_IDT_ENTRY, LHCALL_LOAD_TLS, LHCALL_SEND_DMA)
+from lguest_lit.host.hypercalls import LHCALL
+from lguest_lit.host.lg import GDT_ENTRY_KERNEL_CS, GDT_ENTRY_KERNEL_DS, GDT_ENTRY_TSS, LGUEST_TRAP_ENTRY
 
 WORDS = b'that was it\0'
-SEND = hypercall(LHCALL_SEND_DMA, 0, string_at(0))
-BYE = hypercall(LHCALL_CRASH, string_at(2))
+SEND = hypercall(LHCALL.SEND_DMA, 0, string_at(0))
+BYE = hypercall(LHCALL.CRASH, string_at(2))
 FLAT_CODE, FLAT_DATA = 0x00CF9B000000FFFF, 0x00CF93000000FFFF       # the Host makes them ring 1
 ENTRIES = {GDT_ENTRY_KERNEL_CS: FLAT_CODE, GDT_ENTRY_KERNEL_DS: FLAT_DATA}
 GDT = b''.join(struct.pack('<Q', ENTRIES.get(n, 0)) for n in range(32))
 STRINGS = (dma((string_at(1), 1)), b'.', WORDS, GDT)
-LOAD_GDT, LOAD_TLS = hypercall(LHCALL_LOAD_GDT, string_at(3), 32), hypercall(LHCALL_LOAD_TLS, string_at(3))
+LOAD_GDT, LOAD_TLS = hypercall(LHCALL.LOAD_GDT, string_at(3), 32), hypercall(LHCALL.LOAD_TLS, string_at(3))
 PAUSE = b'\xb9' + struct.pack('<I', 5000) + b'\x49\x75\xfd'          # mov ecx, 5000; 1: dec ecx; jnz 1b
 # Distinct values in the registers that our hypercalls leave alone.
 MARKS = dict(esi=0x51515151, edi=0xD1D1D1D1, ebp=0xB9B9B9B9)
@@ -218,8 +218,8 @@ def test_alternating_guests_are_copied_in_full(host, copies):
 
 
 @pytest.mark.parametrize('call, expected', (
-    (hypercall(LHCALL_FLUSH_ASYNC), []),
-    (hypercall(LHCALL_LOAD_IDT_ENTRY, 3, 0x610000, 0x8F00), ['copy_traps']),
+    (hypercall(LHCALL.FLUSH_ASYNC), []),
+    (hypercall(LHCALL.LOAD_IDT_ENTRY, 3, 0x610000, 0x8F00), ['copy_traps']),
     (LOAD_GDT, ['copy_gdt']),
     (LOAD_TLS, ['copy_gdt_tls']),
     (LOAD_TLS + LOAD_GDT, ['copy_gdt_tls', 'copy_gdt'])),

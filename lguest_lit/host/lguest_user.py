@@ -11,6 +11,7 @@ import errno, os, struct, threading
 
 from .core import run_guest
 from ..i386.memory import OutOfMemory
+from .hypercalls import JUNE_2007
 from .interrupts_and_traps import init_clockdev
 from .io import get_dma_buffer, release_all_dma
 from .lg import (EFLAGS_IF, GUEST_PL, KERNEL_CS, KERNEL_DS, LGUEST_IRQS, Fixes, GuestDead, LauncherMemory, Lguest,
@@ -95,7 +96,9 @@ class LguestFile:
         if self.lg is not None: raise error(errno.EBUSY)
         pfn_limit, pgdir, start, page_offset = words(data, 4)
         guestid = find_slot(self.host)
-        try: lg = Lguest(self.host, self.mm, guestid, pfn_limit, page_offset, self.fixes, task)
+        try:
+            lg = Lguest(self.host, self.mm, guestid, pfn_limit, page_offset,
+                        self.fixes, task, abi=JUNE_2007)
         except OutOfMemory: raise error(errno.ENOMEM) from None
         try:
             init_guest_pagetable(lg, pgdir)

@@ -23,7 +23,8 @@ from ..images.build import image_path
 from ..host.host import Host
 from ..i386.engine import calibrate
 from ..i386.memory import OutOfMemory
-from ..host.lg import HCALL_NAMES, Fixes, LauncherMemory
+from ..host.hypercalls import HCALL_NAMES
+from ..host.lg import Fixes, LauncherMemory
 from ..host.lguest_user import LHREQ_BREAK, LHREQ_GETDMA, LHREQ_INITIALIZE, LHREQ_IRQ, LguestFile
 
 # %% ../../nbs/4_launcher/10_launcher.ipynb #5
@@ -394,8 +395,7 @@ def named_hypercalls(
 ) -> dict[str, int]:
     "How often each hypercall was made, asked directly and through the ring together, by its name; in order of the numbers."
     sync, ring = stats['hypercalls']['sync'], stats['hypercalls']['async']
-    name = lambda n: HCALL_NAMES[n] if 0 <= n < len(HCALL_NAMES) else str(n)
-    return {name(n): sync.get(n, 0) + ring.get(n, 0) for n in sorted({*sync, *ring})}
+    return {HCALL_NAMES.get(n, str(n)): sync.get(n, 0) + ring.get(n, 0) for n in sorted({*sync, *ring})}
 
 # %% ../../nbs/4_launcher/10_launcher.ipynb #74
 POWER_DOWN = 'CRASH: Power down'    # the death that was meant

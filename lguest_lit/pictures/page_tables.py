@@ -12,7 +12,8 @@ from array import array
 import traitlets
 
 from ..i386.paging import PRESENT, PSE
-from ..host.lg import HCALL_NAMES, LGUEST_TRAP_ENTRY, Lguest
+from ..host.hypercalls import HCALL_NAMES, LHCALL
+from ..host.lg import LGUEST_TRAP_ENTRY, Lguest
 from ..host.page_tables import FLAGS, PTES_PER_PAGE
 from .base import Picture
 
@@ -80,7 +81,9 @@ def snapshot(
                 refs=held | {pfn: refs[int(pfn)] for pfn in shadow}, in_use=lg.mem.in_use)
 
 # %% ../../nbs/7_mastery/34_page_table_picture.ipynb #27
-TOLD = dict(NEW_PGTABLE=1, FLUSH_TLB=1, SET_PTE=3, SET_PMD=2, SET_STACK=3)   # hypercalls whose arguments are worth a word: how many
+# hypercalls whose arguments are worth a word
+TOLD = {LHCALL.NEW_PGTABLE, LHCALL.FLUSH_TLB, LHCALL.SET_PTE, LHCALL.SET_PMD,
+        LHCALL.SET_STACK}
 
 def counters(
     lg: Lguest, # the Guest
@@ -107,8 +110,9 @@ def hcall_told(
 ) -> str:
     "A hypercall in a sentence."
     regs = lg.regs
-    name = HCALL_NAMES[regs.eax] if regs.eax < len(HCALL_NAMES) else f'number {regs.eax:#x}'
-    args = [f'{value:#x}' for value in (regs.edx, regs.ebx, regs.ecx)][:TOLD.get(name, 0)]
+    name = HCALL_NAMES.get(regs.eax, f'number {regs.eax:#x}')
+    count = len(LHCALL(regs.eax).args) if regs.eax in TOLD else 0
+    args = [f'{value:#x}' for value in (regs.edx, regs.ebx, regs.ecx)][:count]
     return f"Hypercall: {name}{' ' * bool(args)}{', '.join(args)}."
 
 # %% ../../nbs/7_mastery/34_page_table_picture.ipynb #33
@@ -124,7 +128,7 @@ def told(
         vaddr = lg.host.cpu.state[lg.host.cpu.f.CR2]
         return fault_told(lg, vaddr, fixed, passed) + end, vaddr
     if vector == LGUEST_TRAP_ENTRY:
-        about = lg.regs.ebx if HCALL_NAMES[lg.regs.eax:lg.regs.eax + 1] == ['SET_PTE'] else None
+        about = lg.regs.ebx if lg.regs.eax == LHCALL.SET_PTE else None
         return hcall_told(lg) + end, about
     return (f'Trap {vector}.' if vector is not None else 'The Guest did not run.') + end, None
 
@@ -165,10 +169,10 @@ def table_film(
         add(film, lg, end[1])
     return film
 
-# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #parts
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #48
 PARTS = 'slots', 'split', 'walk', 'tables', 'places', 'holders'
 
-# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #table-rows
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #52
 def table_rows(
     tables: dict, # address or frame: runs
     shift: int,   # 12 for frames
@@ -180,7 +184,7 @@ def table_rows(
     return [[f'{int(at) << shift:#x}', span(i, n), f'{entry:#010x}']
             for at in order for i, n, entry in tables[at]]
 
-# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #48
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #55
 class PageTables(Picture):
     "Guest and shadow page tables side by side, moment by moment; an address is walked through both."
     module_name = 'page_tables'
@@ -199,7 +203,7 @@ class PageTables(Picture):
                 ('The tables in use, the top level first', head,
                  table_rows(frame['shadow'], 12, pgdir))]
 
-# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #51
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #58
 def page_tables(
     film: dict,           # from `table_film`
     vaddr: int,           # the address to begin with

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 
 from ..host.core import fail, handle_trap, run_guest, run_guest_once, set_ts
 from ..host.emulate_insn import emulate_insn
-from ..host.hypercalls import do_hcall, do_hypercalls, initialize
+from ..host.hypercalls import HCALL_NAMES, do_hcall, do_hypercalls, initialize
 from ..host.interrupts_and_traps import clockdev_fn, deliver_trap, maybe_do_interrupt, set_guest_interrupt
 from ..launcher.launcher import Launcher
-from ..host.lg import HCALL_NAMES, LGUEST_TRAP_ENTRY, kill_guest
+from ..host.lg import LGUEST_TRAP_ENTRY, kill_guest
 from ..host.page_tables import demand_page
 from .base import Picture
 
@@ -64,7 +64,7 @@ class Listener:
 def called_hcall(turn, frame, _):
     "A hypercall: from the ring, or directly."
     lg, n = frame.f_locals['lg'], frame.f_locals['regs'].eax
-    what = frame.f_locals['counts'] is lg.stats.hypercalls_async, HCALL_NAMES[n] if n < len(HCALL_NAMES) else f'number {n}'
+    what = frame.f_locals['counts'] is lg.stats.hypercalls_async, HCALL_NAMES.get(n, f'number {n}')
     turn.calls[what] = turn.calls.get(what, 0) + 1
 
 # %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #23
@@ -181,7 +181,7 @@ def asked(
     def words(ring): return ', '.join(name + (f' ({n} times)' if n > 1 else '') for (where, name), n in turn.calls.items() if where == ring)
     return [text + words(ring) for ring, text in ((True, 'from the ring: '), (False, 'asked directly: ')) if words(ring)]
 
-# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #often
+# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #71
 def often(
     paths: list, # steps of each way
     turns: list, # (which way, …)
@@ -190,7 +190,7 @@ def often(
     counted = Counter(step for path, *_ in turns for step in paths[path])
     return counted.most_common()
 
-# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #69
+# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #74
 class RunGuest(Picture):
     "The loop of run_guest, turn by turn."
     module_name = 'run_guest'
@@ -204,7 +204,7 @@ class RunGuest(Picture):
                   for n, (_, says, _) in enumerate(turns, 1)]),
                 ('At the end', ['console'], [[self.data['console']]])]
 
-# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #72
+# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #77
 def run_guest_picture(
     turns: Turns, # over
     title: str = 'run_guest, turn by turn',

@@ -31,7 +31,8 @@ from ..i386.engine import ENGINE
 from ..i386.paging import PRESENT
 from ..i386.traps import HF_SS32
 from ..launcher.launcher import BUILT_IN, Launcher, LauncherError, read_file
-from ..host.lg import Fixes, HCALL_NAMES, LGUEST_TRAP_ENTRY, REGS_OFFSET, SWITCHER_ADDR, SYSCALL_VECTOR, Lguest, LguestData, LguestRegs
+from ..host.hypercalls import HCALL_NAMES
+from ..host.lg import Fixes, LGUEST_TRAP_ENTRY, REGS_OFFSET, SWITCHER_ADDR, SYSCALL_VECTOR, Lguest, LguestRegs
 from .rewind import TimeMachine
 
 # %% ../../nbs/7_mastery/10_recording.ipynb #7
@@ -80,7 +81,6 @@ _EVENT, _CHANGE = EVENT.itemsize, CHANGE.itemsize
 _REGISTER, _MEMORY, _SPGD, _SPTE = range(4)
 _HOST, _SWITCHER, _KERNEL, _USER = range(4)
 _ERRCODE, _EAX = LguestRegs.errcode.offset, LguestRegs.eax.offset          # behind ERRCODE are EIP and CS
-_CR2, _RING_STATUS = LguestData.cr2.offset, LguestData.hcall_status.offset
 _call = Struct('<3I16xI').unpack_from                       # EBX, ECX, EDX; EAX
 _KIND_AT, _ANSWER, _ANSWER_OF_FAULT = (EVENT.itemsize - EVENT.fields[name][1] for name in ('kind', 'd', 'c'))   # bytes before the end of an event
 
@@ -93,6 +93,7 @@ class Tape:
         lg: Lguest, # the Guest
     ):
         at = (lg.regs_page << 12) + REGS_OFFSET
+        self.cr2_at = lg.abi.data.cr2.offset
         self.lg, self.ram, self.page = lg, lg.mm.ram, lg.mem.u8[at:at + 4 * len(REGISTERS)]
         self.now, self.stats, self.u32 = lg.host.clock.now, lg.stats, lg.mem.u32
         self.raw, self.changes, self.pages, self.owners, self.data = bytearray(), bytearray(), bytearray(), [], bytearray()
@@ -238,7 +239,7 @@ class DoorTape(Tape):
 
     def taken(self, place: int):
         "A place of the ring is free again: 0xFF in its status byte. [H:120]"
-        byte = self.lg.lguest_data_pa + _RING_STATUS + place
+        byte = self.lg.lguest_data_pa + self.lg.abi.status + place
         old, = _get(self.ram, byte & ~3)
         self.changes += _change(_MEMORY, byte & ~3, old, old | 0xFF << 8 * (byte & 3))
 
@@ -272,13 +273,14 @@ class DiversionTape(DoorTape):
 
     def cr2(self, value: int):
         "The address of a page fault goes where the Guest looks for it. [H:030]"
-        if self.lg.lguest_data is not None: self.word(self.lg.lguest_data_pa + _CR2, value)
+        if self.lg.lguest_data is not None: self.word(self.lg.lguest_data_pa + self.cr2_at, value)
         elif not self.lg.fixes.cr2_guard: self.word(8, value)
 
     def initialised(self, reserve_mem: int, guestid: int):
         "The Host's answers in lguest_data. [H:120]"
-        at = self.lg.lguest_data_pa
-        for field, value in (LguestData.reserve_mem, reserve_mem), (LguestData.tsc_khz, 0), (LguestData.guestid, guestid):
+        at, data = self.lg.lguest_data_pa, self.lg.abi.data
+        for field, value in ((data.reserve_mem, reserve_mem), (data.tsc_khz, 0),
+                             (data.guestid, guestid)):
             self.memory(at + field.offset, value.to_bytes(field.size, 'little'))
 
     def emulated(self, opcode: int):
@@ -482,7 +484,7 @@ def code_name(
 ) -> str:
     "What an event's `code` is called."
     means = KINDS[kind].code
-    if means == 'call': return HCALL_NAMES[code] if code < len(HCALL_NAMES) else str(code)
+    if means == 'call': return HCALL_NAMES.get(code, str(code))
     if means == 'vector': return VECTORS.get(code) or (f'interrupt {code}' if code >= 32 else str(code))
     return f'{means} {code}' if means else ''
 
@@ -621,7 +623,7 @@ def facts(
     lg: Lguest, # the Guest
 ) -> dict:
     "What the Host knows of it that does not change, and what became of it."
-    return dict(abi='lguest, June 2007', guestid=lg.guestid, memory=len(lg.mm.ram), pfn_limit=lg.pfn_limit, page_offset=lg.page_offset,
+    return dict(abi=lg.abi.name, guestid=lg.guestid, memory=len(lg.mm.ram), pfn_limit=lg.pfn_limit, page_offset=lg.page_offset,
                 fixes=vars(lg.fixes), lguest_data=lg.lguest_data_pa, noirq=[lg.noirq_start, lg.noirq_end], dead=lg.dead)
 
 # %% ../../nbs/7_mastery/10_recording.ipynb #73
