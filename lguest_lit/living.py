@@ -89,7 +89,7 @@ def mend_function(
     return True
 
 # %% ../nbs/7_mastery/80_living.ipynb #liv20
-SHAPE = '__bases__', '__slots__', '_fields_', '_fields'
+SHAPE = '__slots__', '_fields_', '_fields'
 SLOTS = GetSetDescriptorType, MemberDescriptorType
 
 
@@ -98,7 +98,8 @@ def shape(
 ) -> list: # equal for two classes that can share instances
     "What objects of a class are built on."
     members = getattr(cls, '__members__', {})
-    return [type(cls), [getattr(cls, name, None) for name in SHAPE],
+    return [type(cls), [base.__qualname__ for base in cls.__bases__],
+            [getattr(cls, name, None) for name in SHAPE],
             [(name, m.value) for name, m in members.items()]]
 
 
@@ -108,6 +109,7 @@ def mend_class(
 ) -> bool:     # done? not, if its objects would have another shape
     "Put the methods and the other attributes of a class into another."
     if shape(old) != shape(new): return False
+    if not all(map(mend, old.__bases__, new.__bases__)): return False
     for name, value in vars(new).items():
         if isinstance(value, (*SLOTS, new)) or re.fullmatch('_[a-z].*_', name):
             continue            # of the shape, or an enumeration's own books
@@ -122,6 +124,7 @@ def mend(
     new: Any, # that it shall be
 ) -> bool:    # done? if not, `old` is as it was
     "Make a function or a class into another, in place."
+    if old is new: return True
     for kind, how in (FunctionType, mend_function), (type, mend_class):
         if isinstance(old, kind) and isinstance(new, kind):
             return how(old, new)
