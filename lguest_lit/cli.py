@@ -8,7 +8,7 @@ __all__ = ['EXAMPLES', 'ENDINGS', 'COMMANDS', 'REFUSED', 'printable', 'complain'
            'raise_ended', 'on_signal', 'read_keys', 'keyboard', 'summary', 'run_image', 'show_summary', 'target',
            'tell', 'export_trace', 'view_recording', 'command', 'mute', 'main']
 
-# %% ../nbs/4_launcher/20_command_line.ipynb #2
+# %% ../nbs/4_launcher/20_command_line.ipynb #3
 import argparse, contextlib, importlib, io, json, math, os, select, signal, socket, sys, threading, webbrowser
 from pathlib import Path
 
@@ -21,14 +21,14 @@ from .host.kernel import HostError
 from .launcher.launcher import BUILT_IN, Launcher, LauncherError, Output, OutputError, always, named_hypercalls, never, parse_memory, stats_dict
 from .watch.trace import EXPORTS, Recorder, TraceError, develop, exported, load, to_bytes, write_file
 
-# %% ../nbs/4_launcher/20_command_line.ipynb #7
+# %% ../nbs/4_launcher/20_command_line.ipynb #8
 def printable(
     text: str, # from a stranger
 ) -> str:
     "`text` without what could upset a terminal, and without the newline some messages end in."
     return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text.rstrip('\n'))
 
-# %% ../nbs/4_launcher/20_command_line.ipynb #10
+# %% ../nbs/4_launcher/20_command_line.ipynb #11
 def complain(
     text: str, # what is wrong
 ) -> None:
@@ -36,7 +36,7 @@ def complain(
     if sys.stderr is None: return                # closed before we began; print would take standard output instead
     with contextlib.suppress(OSError, ValueError): print(f'lguest: {printable(text)}', file=sys.stderr, flush=True)
 
-# %% ../nbs/4_launcher/20_command_line.ipynb #14
+# %% ../nbs/4_launcher/20_command_line.ipynb #15
 class Parser(argparse.ArgumentParser):
     "An argument parser that complains like the rest of us."
     def error(self, message):
@@ -53,7 +53,7 @@ def seconds(
     if not value > 0: raise argparse.ArgumentTypeError(f'{text!r} is not a positive number of seconds')
     return value
 
-# %% ../nbs/4_launcher/20_command_line.ipynb #16
+# %% ../nbs/4_launcher/20_command_line.ipynb #17
 EXAMPLES = '''examples:
   lguest run first                               the built-in Guest; type a line, and it answers
   lguest run -m 32M --initrd disk.img vmlinux quiet
@@ -112,7 +112,7 @@ def make_parser() -> Parser:
     add_exports(commands)
     return p
 
-# %% ../nbs/4_launcher/20_command_line.ipynb #19
+# %% ../nbs/4_launcher/20_command_line.ipynb #20
 def warn_of_strays(
     args: list[str], # the kernel's command line
     ours: list[str], # options of ours
@@ -121,7 +121,7 @@ def warn_of_strays(
     for word in args:
         if word.split('=')[0] in ours: complain(f'{word} stands behind the image, so the Guest gets it; our options stand before')
 
-# %% ../nbs/4_launcher/20_command_line.ipynb #23
+# %% ../nbs/4_launcher/20_command_line.ipynb #24
 def check_files(
     a: argparse.Namespace, # the options of `run`
 ):
@@ -134,7 +134,7 @@ def check_files(
         if same and (os.path.isfile(path) or not os.path.lexists(path)): raise OutputError(f'{what} and {same} are the same file, {path}')
         others[what] = path
 
-# %% ../nbs/4_launcher/20_command_line.ipynb #26
+# %% ../nbs/4_launcher/20_command_line.ipynb #27
 @contextlib.contextmanager
 def output_file(
     name: str, # of a file that need not be there yet
@@ -152,7 +152,7 @@ def output_file(
     finally:
         if new and os.path.isfile(name): os.unlink(name)
 
-# %% ../nbs/4_launcher/20_command_line.ipynb #29
+# %% ../nbs/4_launcher/20_command_line.ipynb #30
 @contextlib.contextmanager
 def stats_writer(
     name: str | None, # --stats
@@ -164,7 +164,7 @@ def stats_writer(
     else:
         with output_file(name) as write: yield lambda stats: write(json.dumps(stats).encode() + b'\n')
 
-# %% ../nbs/4_launcher/20_command_line.ipynb #32
+# %% ../nbs/4_launcher/20_command_line.ipynb #33
 @contextlib.contextmanager
 def taped(
     guest: Launcher,   # about to run
@@ -181,7 +181,7 @@ def taped(
             with tape: yield
         finally: write(to_bytes(develop(tape, guest, **facts)))
 
-# %% ../nbs/4_launcher/20_command_line.ipynb #36
+# %% ../nbs/4_launcher/20_command_line.ipynb #37
 ENDINGS = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'terminated', signal.SIGHUP: 'the terminal has hung up'}
 
 class Ended(KeyboardInterrupt):
@@ -205,7 +205,7 @@ def raise_ended(number, _):
     "A handler that raises Ended."
     raise Ended(number)
 
-# %% ../nbs/4_launcher/20_command_line.ipynb #39
+# %% ../nbs/4_launcher/20_command_line.ipynb #40
 @contextlib.contextmanager
 def on_signal(
     action, # called with the signal's number, in a thread of its own
@@ -230,7 +230,7 @@ def on_signal(
             watcher.join(1)
             ours.close()
 
-# %% ../nbs/4_launcher/20_command_line.ipynb #43
+# %% ../nbs/4_launcher/20_command_line.ipynb #44
 def read_keys(
     fd: int, # where they come from
 ) -> bytes:  # empty: no more will come
@@ -253,7 +253,7 @@ def keyboard(
         threading.Thread(target=type_all, daemon=True, name='keyboard').start()
     finally: signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-# %% ../nbs/4_launcher/20_command_line.ipynb #48
+# %% ../nbs/4_launcher/20_command_line.ipynb #49
 def summary(
     stats: dict, # as `--stats` writes it
 ) -> Table:
@@ -269,7 +269,7 @@ def summary(
     table.add_row('time', f'{stats["seconds"]:.2f} s')
     return table
 
-# %% ../nbs/4_launcher/20_command_line.ipynb #52
+# %% ../nbs/4_launcher/20_command_line.ipynb #53
 def run_image(
     a: argparse.Namespace, # the options
 ) -> int:
@@ -296,7 +296,7 @@ def show_summary(
     Console(file=shown, force_terminal=tty, width=None if tty else 80).print(summary(stats))
     return b'\n' + shown.getvalue().encode(sys.stdout.encoding or 'utf-8', 'replace')
 
-# %% ../nbs/4_launcher/20_command_line.ipynb #54
+# %% ../nbs/4_launcher/20_command_line.ipynb #55
 def target(
     a: argparse.Namespace, # the options of `trace` or `view`
     ending: str,           # of the file's name
@@ -313,7 +313,7 @@ def tell(
     "A line on standard output, if there is one."
     if sys.stdout: print(printable(text))
 
-# %% ../nbs/4_launcher/20_command_line.ipynb #57
+# %% ../nbs/4_launcher/20_command_line.ipynb #58
 def export_trace(
     a: argparse.Namespace, # the options
 ) -> int:
@@ -329,7 +329,7 @@ def export_trace(
     tell(f'{out}: {len(recording):,} events')
     return 0
 
-# %% ../nbs/4_launcher/20_command_line.ipynb #60
+# %% ../nbs/4_launcher/20_command_line.ipynb #61
 def view_recording(
     a: argparse.Namespace, # the options
 ) -> int:
@@ -340,7 +340,7 @@ def view_recording(
     if a.open: webbrowser.open(Path(out).resolve().as_uri())
     return 0
 
-# %% ../nbs/4_launcher/20_command_line.ipynb #63
+# %% ../nbs/4_launcher/20_command_line.ipynb #64
 COMMANDS = dict(demo=run_image, run=run_image, trace=export_trace, view=view_recording)
 REFUSED = LauncherError, OutputError, TraceError
 

@@ -32,7 +32,7 @@ def exported(source: str) -> bool: return bool(re.search(r'^#\|\s*export', sourc
 
 def imports_only(source: str) -> bool:
     "An import cell, or nothing but directives."
-    code = [line for line in source.splitlines() if line.strip() and not line.startswith('#')]
+    code = [line for line in source.splitlines() if line.strip() and not line.startswith(('#', '%'))]
     try: return all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse('\n'.join(code)).body)
     except SyntaxError: return False
 

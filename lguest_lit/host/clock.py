@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['RINGING', 'STILL', 'Alarms', 'VirtualClock', 'WallClock', 'ring', 'hold_still', 'go_on', 'silence']
 
-# %% ../../nbs/5_host/H020_clock.ipynb #4
+# %% ../../nbs/5_host/H020_clock.ipynb #5
 import atexit, os, threading, time, weakref
 
-# %% ../../nbs/5_host/H020_clock.ipynb #8
+# %% ../../nbs/5_host/H020_clock.ipynb #9
 class Alarms:
     "One alarm for each Guest: who wants to be woken, and when (nanoseconds)."
     def __init__(self): self.alarms, self.next = {}, None
@@ -41,7 +41,7 @@ class Alarms:
     def wake(self): "Whoever sleeps shall look again: there is news from outside."
     def close(self): "No more alarms."
 
-# %% ../../nbs/5_host/H020_clock.ipynb #15
+# %% ../../nbs/5_host/H020_clock.ipynb #18
 class VirtualClock(Alarms):
     "Time that passes only as the Guest runs."
     def __init__(self,
@@ -69,7 +69,7 @@ class VirtualClock(Alarms):
         if self.next is not None: self.time = max(self.time, self.next)
         else: time.sleep(0.01)
 
-# %% ../../nbs/5_host/H020_clock.ipynb #30
+# %% ../../nbs/5_host/H020_clock.ipynb #33
 class WallClock(Alarms):
     "Real time; a thread interrupts the CPU at each alarm, and a hundred times a second in any case."
     def __init__(self, hz: int = 100):

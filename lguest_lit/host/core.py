@@ -6,7 +6,7 @@
 __all__ = ['BUSY', 'ESP1', 'SS1', 'copy_in_guest_info', 'take_away', 'run_guest_once', 'set_ts', 'fail', 'handle_trap',
            'run_guest']
 
-# %% ../../nbs/5_host/H030_run_guest.ipynb #4
+# %% ../../nbs/5_host/H030_run_guest.ipynb #5
 import errno, os
 from .emulate_insn import emulate_insn
 from .hypercalls import do_hypercalls
@@ -19,7 +19,7 @@ from .page_tables import demand_page, map_switcher_in_guest
 from .segments import copy_gdt, copy_gdt_tls
 from .switcher import lguest_pages
 
-# %% ../../nbs/5_host/H030_run_guest.ipynb #8
+# %% ../../nbs/5_host/H030_run_guest.ipynb #9
 BUSY = 0x200                         # in the second word of a TSS's descriptor
 ESP1, SS1 = (LguestRoState.guest_tss.offset + field.offset >> 2 for field in (Tss.esp1, Tss.ss1))   # words of the state page
 
@@ -47,7 +47,7 @@ def copy_in_guest_info(
         elif changed & CHANGED_GDT_TLS: copy_gdt_tls(lg, state.guest_gdt)
         lg.changed = 0
 
-# %% ../../nbs/5_host/H030_run_guest.ipynb #15
+# %% ../../nbs/5_host/H030_run_guest.ipynb #16
 def take_away(
     lg: Lguest, # a Guest that does not let the Host's timer in
 ):
@@ -60,7 +60,7 @@ def take_away(
     kill_guest(lg, f"interrupts are off at {now['eip']:#x}")
 
 
-# %% ../../nbs/5_host/H030_run_guest.ipynb #18
+# %% ../../nbs/5_host/H030_run_guest.ipynb #19
 def run_guest_once(
     lg: Lguest, # the Guest
     pages: int, # virtual address of this CPU's two pages
@@ -82,7 +82,7 @@ def run_guest_once(
     if why != 'halted' or state[f.EIP] != host.symbols['run_guest_once_done']: host.check(why, 'run_guest_once_done')
     lg.stats.world_switches += 1
 
-# %% ../../nbs/5_host/H030_run_guest.ipynb #26
+# %% ../../nbs/5_host/H030_run_guest.ipynb #27
 def set_ts(
     lg: Lguest, # a Guest that has asked for it
 ):
@@ -90,14 +90,14 @@ def set_ts(
     cpu = lg.host.cpu
     if not cpu.state[cpu.f.CR0] & 8: cpu.set_ts(True)
 
-# %% ../../nbs/5_host/H030_run_guest.ipynb #35
+# %% ../../nbs/5_host/H030_run_guest.ipynb #36
 def fail(
     number: int, # errno
 ):
     "Raise what a system call that fails with this errno looks like [facts 3.2]."
     raise OSError(number, os.strerror(number))
 
-# %% ../../nbs/5_host/H030_run_guest.ipynb #38
+# %% ../../nbs/5_host/H030_run_guest.ipynb #39
 def handle_trap(
     lg: Lguest, # the Guest, stopped
     trap: int,  # vector
@@ -119,7 +119,7 @@ def handle_trap(
     if not deliver_trap(lg, trap):
         kill_guest(lg, f'unhandled trap {trap} at {regs.eip:#x} ({cr2 if trap == 14 else regs.errcode:#x})')
 
-# %% ../../nbs/5_host/H030_run_guest.ipynb #46
+# %% ../../nbs/5_host/H030_run_guest.ipynb #47
 def run_guest(
     lg: Lguest, # the Guest
 ) -> tuple: # ('dma', address, key)

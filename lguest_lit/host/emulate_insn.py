@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['IO_INSNS', 'emulate_insn']
 
-# %% ../../nbs/5_host/H130_emulate_insn.ipynb #4
+# %% ../../nbs/5_host/H130_emulate_insn.ipynb #5
 from .lg import GUEST_PL, Lguest, guest_pa, lgread_u8
 
-# %% ../../nbs/5_host/H130_emulate_insn.ipynb #8
+# %% ../../nbs/5_host/H130_emulate_insn.ipynb #9
 IO_INSNS = {0xE4: (2, True), 0xEC: (1, True), 0xE6: (2, False), 0xEE: (1, False)}   # opcode: (length, does it read?)
 
-# %% ../../nbs/5_host/H130_emulate_insn.ipynb #11
+# %% ../../nbs/5_host/H130_emulate_insn.ipynb #12
 def emulate_insn(
     lg: Lguest, # the Guest, stopped at a general protection fault with error code 0
 ) -> bool:      # True if the instruction's work is done and EIP is past it

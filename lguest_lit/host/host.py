@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['adjust_pge', 'init', 'fini', 'Host']
 
-# %% ../../nbs/5_host/H000_init.ipynb #3
+# %% ../../nbs/5_host/H000_init.ipynb #4
 import random
 
 
@@ -14,7 +14,7 @@ from .kernel import CR4_PGE, HostError, Kernel
 from .page_tables import free_pagetables, init_pagetables
 from .switcher import map_switcher, unmap_switcher
 
-# %% ../../nbs/5_host/H000_init.ipynb #8
+# %% ../../nbs/5_host/H000_init.ipynb #9
 def adjust_pge(
     host: Kernel, # the Host
     on: bool,     # set it?
@@ -25,7 +25,7 @@ def adjust_pge(
         cr4 = engine.state[engine.f.CR4]
         engine.put(CR4=cr4 | CR4_PGE if on else cr4 & ~CR4_PGE)
 
-# %% ../../nbs/5_host/H000_init.ipynb #12
+# %% ../../nbs/5_host/H000_init.ipynb #13
 def init(
     host: Kernel, # a kernel which wants to be a Host; `paravirt` names the hypervisor it runs under, if any
 ):
@@ -39,7 +39,7 @@ def init(
     host.cpu_had_pge = bool(host.cpu.registers()['cr4'] & CR4_PGE)
     if host.cpu_had_pge: adjust_pge(host, False)
 
-# %% ../../nbs/5_host/H000_init.ipynb #20
+# %% ../../nbs/5_host/H000_init.ipynb #21
 def fini(
     host: Kernel, # a Host without Guests
 ):
@@ -48,7 +48,7 @@ def fini(
     unmap_switcher(host)
     if host.cpu_had_pge: adjust_pge(host, True)
 
-# %% ../../nbs/5_host/H000_init.ipynb #36
+# %% ../../nbs/5_host/H000_init.ipynb #37
 class Host(Kernel):
     "A kernel with lguest loaded [H:000]: Guests, the Switcher's pages, clock, random numbers. Raises as `init` does."
     def __init__(self,

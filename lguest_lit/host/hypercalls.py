@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['do_hypercalls', 'clear_hcall', 'JUNE_2007', 'HCALL_NAMES', 'flush_async', 'already_initialised', 'crash', 'flush_tlb', 'get_wallclock', 'hcall_bind_dma', 'hcall_ts', 'hcall_halt', 'LHCALL', 'with_registers', 'do_hcall', 'RingRegs', 'do_async_hcalls', 'initialize']
 
-# %% ../../nbs/5_host/H100_do_hypercalls.ipynb #4
+# %% ../../nbs/5_host/H100_do_hypercalls.ipynb #5
 import ctypes
 from enum import IntEnum
 from typing import Callable
@@ -18,7 +18,7 @@ from .page_tables import (guest_new_pagetable, guest_pagetable_clear_all, guest_
                                     guest_set_pmd, guest_set_pte)
 from .segments import guest_load_tls, load_guest_gdt
 
-# %% ../../nbs/5_host/H100_do_hypercalls.ipynb #10
+# %% ../../nbs/5_host/H100_do_hypercalls.ipynb #11
 def do_hypercalls(
     lg: Lguest, # a Guest that is not running at the moment
 ):
@@ -34,7 +34,7 @@ def do_hypercalls(
         do_hcall(lg, regs, lg.stats.hypercalls_sync)
         clear_hcall(lg)
 
-# %% ../../nbs/5_host/H100_do_hypercalls.ipynb #31
+# %% ../../nbs/5_host/H100_do_hypercalls.ipynb #32
 def clear_hcall(
     lg: Lguest, # the Guest whose hypercall has been done
 ):

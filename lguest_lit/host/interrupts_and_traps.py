@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['maybe_do_interrupt', 'clockdev_fn', 'guest_set_clockevent', 'init_clockdev', 'idt_address', 'idt_type', 'idt_present', 'push_guest_stack', 'set_guest_interrupt', 'has_err', 'deliver_trap', 'load_guest_idt_entry', 'set_trap', 'default_gate', 'default_idt_entry', 'setup_default_idt_entries', 'copy_traps', 'direct_trap', 'guest_set_stack']
 
-# %% ../../nbs/5_host/H200_maybe_do_interrupt.ipynb #3
+# %% ../../nbs/5_host/H200_maybe_do_interrupt.ipynb #4
 from struct import pack_into
 
 from ..i386.traps import EF_KEPT
@@ -13,7 +13,7 @@ from .page_tables import pin_stack_pages
 from .lg import (CHANGED_IDT, EFLAGS_IF, FIRST_EXTERNAL_VECTOR, GUEST_PL, IDT_ENTRIES, KERNEL_CS, LGUEST_CS,
                            LGUEST_IRQS, LGUEST_TRAP_ENTRY, SYSCALL_VECTOR, Lguest, guest_pa, kill_guest, lgwrite_u32, signed)
 
-# %% ../../nbs/5_host/H200_maybe_do_interrupt.ipynb #15
+# %% ../../nbs/5_host/H200_maybe_do_interrupt.ipynb #16
 def maybe_do_interrupt(
     lg: Lguest, # the Guest, about to run
 ):
@@ -38,7 +38,7 @@ def maybe_do_interrupt(
         if lg.tape: lg.tape.interrupt(irq, pending)
         set_guest_interrupt(lg, lo, hi, False)
 
-# %% ../../nbs/5_host/H200_maybe_do_interrupt.ipynb #53
+# %% ../../nbs/5_host/H200_maybe_do_interrupt.ipynb #54
 def clockdev_fn(
     lg: Lguest, # the Guest whose alarm went off
 ):
@@ -46,7 +46,7 @@ def clockdev_fn(
     if lg.tape: lg.tape.pending(0, 'clock')
     lg.irqs_pending |= 1
 
-# %% ../../nbs/5_host/H200_maybe_do_interrupt.ipynb #58
+# %% ../../nbs/5_host/H200_maybe_do_interrupt.ipynb #59
 def guest_set_clockevent(
     lg: Lguest, # the Guest
     delta: int, # nanoseconds from now; 0 cancels
@@ -56,14 +56,14 @@ def guest_set_clockevent(
     if lg.tape: lg.tape.alarm(delta)
     clock.set_alarm(lg, clock.now() + delta if delta else None)
 
-# %% ../../nbs/5_host/H200_maybe_do_interrupt.ipynb #64
+# %% ../../nbs/5_host/H200_maybe_do_interrupt.ipynb #65
 def init_clockdev(
     lg: Lguest, # a new Guest
 ):
     "A new Guest has no alarm set. [H:200]"
     lg.host.clock.set_alarm(lg, None)
 
-# %% ../../nbs/5_host/H210_set_guest_interrupt.ipynb #5
+# %% ../../nbs/5_host/H210_set_guest_interrupt.ipynb #6
 def idt_address(
     lo: int, # first word of the gate
     hi: int, # second word
@@ -71,7 +71,7 @@ def idt_address(
     "Where the gate's handler is. [H:210]"
     return lo & 0xFFFF | hi & 0xFFFF0000
 
-# %% ../../nbs/5_host/H210_set_guest_interrupt.ipynb #9
+# %% ../../nbs/5_host/H210_set_guest_interrupt.ipynb #10
 def idt_type(lo: int, hi: int) -> int:
     "The gate's type: 0xE an interrupt gate, 0xF a trap gate; nothing else is supported. [H:210]"
     return hi >> 8 & 0xF
@@ -80,7 +80,7 @@ def idt_present(lo: int, hi: int) -> bool:
     "Is there a handler at all? [H:210]"
     return hi & 0x8000 != 0
 
-# %% ../../nbs/5_host/H210_set_guest_interrupt.ipynb #13
+# %% ../../nbs/5_host/H210_set_guest_interrupt.ipynb #14
 def push_guest_stack(
     lg: Lguest,  # the Guest
     gstack: int, # Guest-physical address of the top of the stack
@@ -91,7 +91,7 @@ def push_guest_stack(
     lgwrite_u32(lg, gstack, value)
     return gstack
 
-# %% ../../nbs/5_host/H210_set_guest_interrupt.ipynb #23
+# %% ../../nbs/5_host/H210_set_guest_interrupt.ipynb #24
 def set_guest_interrupt(
     lg: Lguest,    # the Guest
     lo: int,       # the gate's two words
@@ -118,14 +118,14 @@ def set_guest_interrupt(
     if lg.tape: lg.tape.diverted(idt_type(lo, hi) == 0xE)
     if data is not None and idt_type(lo, hi) == 0xE: data.irq_enabled = 0
 
-# %% ../../nbs/5_host/H220_deliver_trap.ipynb #5
+# %% ../../nbs/5_host/H220_deliver_trap.ipynb #6
 def has_err(
     trap: int, # vector
 ) -> bool:
     "Does the CPU push an error code for this trap? [H:220]"
     return trap == 8 or 10 <= trap <= 14 or trap == 17
 
-# %% ../../nbs/5_host/H220_deliver_trap.ipynb #15
+# %% ../../nbs/5_host/H220_deliver_trap.ipynb #16
 def deliver_trap(
     lg: Lguest, # the Guest that trapped
     num: int,   # vector
@@ -138,7 +138,7 @@ def deliver_trap(
     set_guest_interrupt(lg, lo, hi, has_err(num))
     return True
 
-# %% ../../nbs/5_host/H230_load_guest_idt_entry.ipynb #5
+# %% ../../nbs/5_host/H230_load_guest_idt_entry.ipynb #6
 def load_guest_idt_entry(
     lg: Lguest, # the Guest
     num: int,   # vector
@@ -152,7 +152,7 @@ def load_guest_idt_entry(
     elif num == SYSCALL_VECTOR: lg.syscall_idt = set_trap(lg, lo, hi)
     if lg.tape: lg.tape.idt(num)
 
-# %% ../../nbs/5_host/H230_load_guest_idt_entry.ipynb #14
+# %% ../../nbs/5_host/H230_load_guest_idt_entry.ipynb #15
 def set_trap(
     lg: Lguest, # the Guest
     lo: int,    # the gate as the Guest wrote it
@@ -164,7 +164,7 @@ def set_trap(
     if kind not in (0xE, 0xF): kill_guest(lg, f"bad IDT type {kind}")
     return (KERNEL_CS | GUEST_PL) << 16 | lo & 0xFFFF, hi & 0xFFFFEF00
 
-# %% ../../nbs/5_host/H230_load_guest_idt_entry.ipynb #30
+# %% ../../nbs/5_host/H230_load_guest_idt_entry.ipynb #31
 def default_gate(
     trap: int,    # vector
     handler: int, # virtual address of its stub in the Switcher
@@ -174,7 +174,7 @@ def default_gate(
     flags = 0x8E00 | (GUEST_PL << 13 if trap == LGUEST_TRAP_ENTRY else dpl)
     return LGUEST_CS << 16 | handler & 0xFFFF, handler & 0xFFFF0000 | flags
 
-# %% ../../nbs/5_host/H230_load_guest_idt_entry.ipynb #37
+# %% ../../nbs/5_host/H230_load_guest_idt_entry.ipynb #38
 def default_idt_entry(
     idt,          # `Descriptor` to fill
     trap: int,    # vector
@@ -183,7 +183,7 @@ def default_idt_entry(
     "Let a vector lead to the Host. [H:230]"
     idt.a, idt.b = default_gate(trap, handler)
 
-# %% ../../nbs/5_host/H230_load_guest_idt_entry.ipynb #40
+# %% ../../nbs/5_host/H230_load_guest_idt_entry.ipynb #41
 def setup_default_idt_entries(
     state, # `LguestRoState` of a CPU
     defs,  # 256 addresses of stubs
@@ -191,7 +191,7 @@ def setup_default_idt_entries(
     "Before any Guest has run: all vectors lead to the Host. [H:230]"
     for i, handler in enumerate(defs): default_idt_entry(state.guest_idt[i], i, handler)
 
-# %% ../../nbs/5_host/H240_direct_traps.ipynb #5
+# %% ../../nbs/5_host/H240_direct_traps.ipynb #6
 def copy_traps(
     lg: Lguest, # the Guest about to run
     idt,        # the CPU's table for Guests: array of 256 `Descriptor`
@@ -207,7 +207,7 @@ def copy_traps(
     if not direct_trap(lo, hi, SYSCALL_VECTOR): lo, hi = default_gate(SYSCALL_VECTOR, defs[SYSCALL_VECTOR])
     pack_into('<2I', idt, 8 * SYSCALL_VECTOR, lo, hi)
 
-# %% ../../nbs/5_host/H240_direct_traps.ipynb #18
+# %% ../../nbs/5_host/H240_direct_traps.ipynb #19
 def direct_trap(
     lo: int,  # the Guest's gate
     hi: int,
@@ -217,7 +217,7 @@ def direct_trap(
     if num >= FIRST_EXTERNAL_VECTOR and num != SYSCALL_VECTOR: return False
     return num not in (7, 13, 14, LGUEST_TRAP_ENTRY) and idt_type(lo, hi) == 0xF
 
-# %% ../../nbs/5_host/H260_stack.ipynb #5
+# %% ../../nbs/5_host/H260_stack.ipynb #6
 def guest_set_stack(
     lg: Lguest, # the Guest
     seg: int,   # stack segment: must be of ring 1

@@ -6,7 +6,7 @@
 __all__ = ['DMA_SIZE', 'unpack_dma', 'DmaInfo', 'read_dma', 'dma_key', 'unbind', 'bind_dma', 'release_all_dma', 'check_dma_list',
            'do_dma', 'dma_transfer', 'send_dma', 'get_dma_buffer']
 
-# %% ../../nbs/3_drivers/00_dma_bus.ipynb #2
+# %% ../../nbs/3_drivers/00_dma_bus.ipynb #3
 import errno
 from dataclasses import dataclass
 from struct import Struct
@@ -15,7 +15,7 @@ from ..i386.memory import PAGE_SIZE
 from .lg import (LGUEST_IRQS, LGUEST_MAX_DMA, LGUEST_MAX_DMA_SECTIONS, GuestDead, Lguest, kill_guest, lgread,
                            lgread_u32, lguest_address_ok, lgwrite, lgwrite_u32)
 
-# %% ../../nbs/3_drivers/00_dma_bus.ipynb #7
+# %% ../../nbs/3_drivers/00_dma_bus.ipynb #8
 DMA_SIZE = 100
 unpack_dma = Struct('<17I16H').unpack
 
@@ -29,7 +29,7 @@ class DmaInfo:
     interrupt: int    # which interrupt to raise
     next_dma: int = 0 # where to look for the next free one
 
-# %% ../../nbs/3_drivers/00_dma_bus.ipynb #8
+# %% ../../nbs/3_drivers/00_dma_bus.ipynb #9
 def read_dma(
     lg: Lguest, # the Guest
     addr: int,  # Guest-physical address of a struct lguest_dma
@@ -42,7 +42,7 @@ def read_dma(
         sections.append(section)
     return words[0], sections
 
-# %% ../../nbs/3_drivers/00_dma_bus.ipynb #14
+# %% ../../nbs/3_drivers/00_dma_bus.ipynb #15
 def dma_key(
     lg: Lguest, # the Guest
     ukey: int,  # Guest-physical address
@@ -52,7 +52,7 @@ def dma_key(
     place = lg.mm.shared_key(ukey)
     return (False, (id(lg.mm), ukey)) if place is None else (True, place)
 
-# %% ../../nbs/3_drivers/00_dma_bus.ipynb #18
+# %% ../../nbs/3_drivers/00_dma_bus.ipynb #19
 def unbind(
     lg: Lguest, # the Guest
     key: tuple, # from `dma_key`
@@ -66,7 +66,7 @@ def unbind(
             return 1
     return 0
 
-# %% ../../nbs/3_drivers/00_dma_bus.ipynb #19
+# %% ../../nbs/3_drivers/00_dma_bus.ipynb #20
 def bind_dma(
     lg: Lguest,     # the Guest
     ukey: int,      # key: Guest-physical address
@@ -86,7 +86,7 @@ def bind_dma(
     lg.host.dma_bindings.insert(0, info)
     return 1
 
-# %% ../../nbs/3_drivers/00_dma_bus.ipynb #22
+# %% ../../nbs/3_drivers/00_dma_bus.ipynb #23
 def release_all_dma(
     lg: Lguest, # a Guest about to be closed
 ):
@@ -94,7 +94,7 @@ def release_all_dma(
     lg.host.dma_bindings[:] = [i for i in lg.host.dma_bindings if i.lg is not lg]
     lg.dma.clear()
 
-# %% ../../nbs/3_drivers/00_dma_bus.ipynb #26
+# %% ../../nbs/3_drivers/00_dma_bus.ipynb #27
 def check_dma_list(
     lg: Lguest, # whose list it is
     sections,   # list of (address, length)
@@ -104,7 +104,7 @@ def check_dma_list(
         if not lguest_address_ok(lg, addr, length) or addr % PAGE_SIZE + length > PAGE_SIZE:
             kill_guest(lg, f"bad DMA entry: {length}@{addr:#x}")
 
-# %% ../../nbs/3_drivers/00_dma_bus.ipynb #29
+# %% ../../nbs/3_drivers/00_dma_bus.ipynb #30
 def do_dma(
     srclg: Lguest, # the sender
     src,           # its sections
@@ -123,7 +123,7 @@ def do_dma(
         done += len(piece)
     return done
 
-# %% ../../nbs/3_drivers/00_dma_bus.ipynb #32
+# %% ../../nbs/3_drivers/00_dma_bus.ipynb #33
 def dma_transfer(
     lg: Lguest,    # the sender
     udma: int,     # Guest-physical address of its struct lguest_dma
@@ -152,7 +152,7 @@ def dma_transfer(
     dstlg.irqs_pending |= 1 << info.interrupt
     return found is not None
 
-# %% ../../nbs/3_drivers/00_dma_bus.ipynb #36
+# %% ../../nbs/3_drivers/00_dma_bus.ipynb #37
 def send_dma(
     lg: Lguest, # the sender
     ukey: int,  # key: Guest-physical address
@@ -170,7 +170,7 @@ def send_dma(
             if not dma_transfer(lg, udma, info): dma_transfer(lg, udma, info)
             return
 
-# %% ../../nbs/3_drivers/00_dma_bus.ipynb #42
+# %% ../../nbs/3_drivers/00_dma_bus.ipynb #43
 def get_dma_buffer(
     lg: Lguest, # the Launcher's Guest
     ukey: int,  # key: Guest-physical address

@@ -7,7 +7,7 @@ __all__ = ['PAGE_OFFSET', 'TIMER_VECTOR', 'CR4_PSE', 'CR4_PGE', 'CR4_OSFXSR', 'C
            'GDT_LIMIT', 'IDT_LIMIT', 'EMPTY_FPU', 'HostError', 'PerCpu', 'load_image', 'map_memory', 'fill_idt',
            'load_registers', 'start_cpu', 'KernelMemory', 'KernelFpu', 'Kernel']
 
-# %% ../../nbs/1_preparation/70_kernel.ipynb #3
+# %% ../../nbs/1_preparation/70_kernel.ipynb #4
 import struct
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from ..i386.memory import PAGE_SHIFT, PAGE_SIZE, PhysicalMemory
 from ..i386.paging import ACCESSED, DIRTY, GLOBAL, PRESENT, PSE, RW
 from .lg import GDT_ENTRIES, GDT_ENTRY_KERNEL_CS, GDT_ENTRY_KERNEL_DS, GDT_ENTRY_TSS, KERNEL_CS, KERNEL_DS
 
-# %% ../../nbs/1_preparation/70_kernel.ipynb #7
+# %% ../../nbs/1_preparation/70_kernel.ipynb #8
 PAGE_OFFSET = 0xC0000000     # where the kernel sees physical address 0
 TIMER_VECTOR = 0x20          # its own clock interrupt
 CR4_PSE, CR4_PGE, CR4_OSFXSR, CR4_OSXMMEXCPT = 0x10, 0x80, 0x200, 0x400
@@ -40,7 +40,7 @@ class PerCpu:
     tss: int
     stack: int
 
-# %% ../../nbs/1_preparation/70_kernel.ipynb #12
+# %% ../../nbs/1_preparation/70_kernel.ipynb #13
 def load_image(kernel):
     "Put the kernel's machine code where it was linked to be."
     path = image_path('host')
@@ -53,20 +53,20 @@ def load_image(kernel):
             if kernel.mem.alloc_pages(pages) != first: raise HostError(f"the kernel wants its place at {s['p_paddr']:#x}")
             kernel.mem.write(s['p_paddr'], s.data())
 
-# %% ../../nbs/1_preparation/70_kernel.ipynb #15
+# %% ../../nbs/1_preparation/70_kernel.ipynb #16
 def map_memory(kernel):
     "Map physical memory at PAGE_OFFSET by pages of 4 MB, up to 896 MB: the kernel's lowmem."
     for i in range(min(-(-kernel.mem.size >> 22), 224)):
         kernel.mem.u32[(kernel.pgdir << 10) + (PAGE_OFFSET >> 22) + i] = i << 22 | PSE | GLOBAL | PRESENT | RW | ACCESSED | DIRTY
 
-# %% ../../nbs/1_preparation/70_kernel.ipynb #18
+# %% ../../nbs/1_preparation/70_kernel.ipynb #19
 def fill_idt(kernel):
     "A handler for each of the 256 vectors."
     entries = kernel.symbols['host_idt_entries'] - PAGE_OFFSET >> 2
     for vector, handler in enumerate(kernel.mem.u32[entries:entries + 256].tolist()):
         kernel.mem.write(kernel.idt - PAGE_OFFSET + 8 * vector, struct.pack('<2I', *gate(handler, KERNEL_CS)))
 
-# %% ../../nbs/1_preparation/70_kernel.ipynb #21
+# %% ../../nbs/1_preparation/70_kernel.ipynb #22
 def load_registers(kernel, cpu: CPU, gdt: int):
     "Whatever a kernel has loaded by now."
     cpu.engine.put(GDTR=(gdt, GDT_LIMIT), IDTR=(kernel.idt, IDT_LIMIT),
@@ -74,7 +74,7 @@ def load_registers(kernel, cpu: CPU, gdt: int):
     for name in ('ss', 'ds', 'es'): cpu.load_segment(name, KERNEL_DS)
     for name, selector in (('cs', KERNEL_CS), ('tr', GDT_ENTRY_TSS * 8), ('fs', 0), ('gs', 0)): cpu.load_segment(name, selector)
 
-# %% ../../nbs/1_preparation/70_kernel.ipynb #24
+# %% ../../nbs/1_preparation/70_kernel.ipynb #25
 def start_cpu(kernel) -> PerCpu:
     "Give a new CPU its GDT, TSS and stack, and switch paging on."
     gdt, tss, stack = (PAGE_OFFSET + (kernel.mem.alloc_page() << PAGE_SHIFT) for _ in range(3))
@@ -88,7 +88,7 @@ def start_cpu(kernel) -> PerCpu:
     cpu.engine.store()
     return PerCpu(cpu, gdt, tss, stack)
 
-# %% ../../nbs/1_preparation/70_kernel.ipynb #28
+# %% ../../nbs/1_preparation/70_kernel.ipynb #29
 class KernelMemory:
     "What a kernel does with the memory that it has mapped; needs .mem, .pgdir, .percpu and .symbols."
     def write(self, vaddr: int, data: bytes):
@@ -122,11 +122,11 @@ class KernelMemory:
         first = PAGE_OFFSET + pa
         for mine in self.percpu: mine.cpu.engine.code_written(first, min(n, 0xF8000000 - first))
 
-# %% ../../nbs/1_preparation/70_kernel.ipynb #32
+# %% ../../nbs/1_preparation/70_kernel.ipynb #33
 _EMPTY_REGISTER = struct.pack('<QH6x', 0xC000000000000000, 0xFFFF)
 EMPTY_FPU = struct.pack('<H22xI4x', 0x37F, 0x1F80) + 8 * _EMPTY_REGISTER + bytes(352)
 
-# %% ../../nbs/1_preparation/70_kernel.ipynb #35
+# %% ../../nbs/1_preparation/70_kernel.ipynb #36
 class KernelFpu:
     "Hands the FPU to those who use it; needs .mem, .symbols, .percpu, .current_cpu, .use_cpu and .run_own. A task keeps its registers in `.fpu`."
     @property
@@ -155,7 +155,7 @@ class KernelFpu:
         self.run_own('math_state_restore')
         self.fpu_owner[self.current_cpu] = task
 
-# %% ../../nbs/1_preparation/70_kernel.ipynb #38
+# %% ../../nbs/1_preparation/70_kernel.ipynb #39
 class Kernel(KernelMemory, KernelFpu):
     "A Host kernel on emulated i386s: physical memory, CPUs, tables."
     def __init__(self,

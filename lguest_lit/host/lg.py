@@ -13,7 +13,7 @@ __all__ = ['LHCALL_RING_SIZE', 'LGUEST_TRAP_ENTRY', 'LGUEST_IRQS', 'FIRST_EXTERN
            'zeros', 'Lguest', 'signed', 'kill_guest', 'guest_pa', 'lguest_address_ok', 'lgread_u32', 'lgread_u8',
            'lgread', 'lgwrite_u32', 'lgwrite']
 
-# %% ../../nbs/5_host/H005_struct_lguest.ipynb #4
+# %% ../../nbs/5_host/H005_struct_lguest.ipynb #5
 import ctypes
 from dataclasses import KW_ONLY, dataclass, field, fields
 from functools import cached_property
@@ -23,7 +23,7 @@ from typing import Any, Callable
 from ..i386.descriptors import Descriptor, Tss
 from ..i386.memory import PAGE_SHIFT, PAGE_SIZE, PhysicalMemory
 
-# %% ../../nbs/5_host/H005_struct_lguest.ipynb #12
+# %% ../../nbs/5_host/H005_struct_lguest.ipynb #9
 LHCALL_RING_SIZE = 64
 LGUEST_TRAP_ENTRY = 31          # `int 0x1F` is a hypercall
 LGUEST_IRQS = 32
@@ -36,7 +36,7 @@ RESERVE_MEM = 4 << 20           # the top of the address space, which the Guest 
 CHANGED_IDT, CHANGED_GDT, CHANGED_GDT_TLS, CHANGED_ALL = 1, 2, 4, 3
 LGUEST_MAX_DMA, LGUEST_MAX_DMA_SECTIONS = 32, 16
 
-# %% ../../nbs/5_host/H005_struct_lguest.ipynb #16
+# %% ../../nbs/5_host/H005_struct_lguest.ipynb #13
 GDT_ENTRIES, IDT_ENTRIES = 32, 256
 GDT_ENTRY_TLS_MIN, GDT_ENTRY_TLS_MAX = 6, 8
 GDT_ENTRY_LGUEST_CS, GDT_ENTRY_LGUEST_DS = 10, 11
@@ -44,19 +44,19 @@ GDT_ENTRY_KERNEL_CS, GDT_ENTRY_KERNEL_DS = 12, 13
 GDT_ENTRY_TSS, GDT_ENTRY_DOUBLEFAULT_TSS = 16, 31
 LGUEST_CS, LGUEST_DS, KERNEL_CS, KERNEL_DS = 0x50, 0x58, 0x60, 0x68
 
-# %% ../../nbs/5_host/H005_struct_lguest.ipynb #21
+# %% ../../nbs/5_host/H005_struct_lguest.ipynb #18
 class LguestRegs(ctypes.LittleEndianStructure):
     "struct lguest_regs: 72 bytes at the very end of the Guest's register page [facts 2.1]."
     _fields_ = [(n, ctypes.c_uint32) for n in
         'ebx ecx edx esi edi ebp gs eax fs ds es trapnum errcode eip cs eflags esp ss'.split()]
 
-# %% ../../nbs/5_host/H005_struct_lguest.ipynb #27
+# %% ../../nbs/5_host/H005_struct_lguest.ipynb #24
 class DescriptorTable(ctypes.LittleEndianStructure):
     "What `lgdt` and `lidt` load: the last valid byte, then the address."
     _pack_, _layout_ = 1, 'ms'
     _fields_ = [('size', ctypes.c_uint16), ('address', ctypes.c_uint32), ('pad', ctypes.c_uint16)]
 
-# %% ../../nbs/5_host/H005_struct_lguest.ipynb #30
+# %% ../../nbs/5_host/H005_struct_lguest.ipynb #27
 class LguestRoState(ctypes.LittleEndianStructure):
     "struct lguest_ro_state: the second of a CPU's two Switcher pages [facts 2.3]."
     _fields_ = [('host_cr3', ctypes.c_uint32), ('host_idt_desc', DescriptorTable), ('host_gdt_desc', DescriptorTable),
@@ -65,12 +65,12 @@ class LguestRoState(ctypes.LittleEndianStructure):
 
 REGS_OFFSET = PAGE_SIZE - ctypes.sizeof(LguestRegs)
 
-# %% ../../nbs/5_host/H005_struct_lguest.ipynb #38
+# %% ../../nbs/5_host/H005_struct_lguest.ipynb #35
 class HcallArgs(ctypes.LittleEndianStructure):
     "One slot of the ring. The order is not that of the registers [facts 2.4]."
     _fields_ = [(n, ctypes.c_uint32) for n in ('eax', 'edx', 'ebx', 'ecx')]
 
-# %% ../../nbs/5_host/H005_struct_lguest.ipynb #41
+# %% ../../nbs/5_host/H005_struct_lguest.ipynb #38
 class LguestData(ctypes.LittleEndianStructure):
     "struct lguest_data as of June 2007: 1120 bytes [facts 2.4]."
     _fields_ = [('irq_enabled', ctypes.c_uint32), ('blocked_interrupts', ctypes.c_uint32), ('cr2', ctypes.c_uint32),
@@ -78,7 +78,7 @@ class LguestData(ctypes.LittleEndianStructure):
                 ('reserve_mem', ctypes.c_uint32), ('guestid', ctypes.c_uint16), ('tsc_khz', ctypes.c_uint32),
                 ('noirq_start', ctypes.c_uint32), ('noirq_end', ctypes.c_uint32)]
 
-# %% ../../nbs/5_host/H005_struct_lguest.ipynb #44b
+# %% ../../nbs/5_host/H005_struct_lguest.ipynb #43
 RING_REGS = 'eax', 'edx', 'ebx', 'ecx'
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@
 __all__ = ['LHREQ_INITIALIZE', 'LHREQ_GETDMA', 'LHREQ_IRQ', 'LHREQ_BREAK', 'MAX_GUESTS', 'error', 'words', 'setup_regs',
            'find_slot', 'LguestFile']
 
-# %% ../../nbs/4_launcher/00_dev_lguest.ipynb #2
+# %% ../../nbs/4_launcher/00_dev_lguest.ipynb #3
 import errno, os, struct, threading
 
 from .core import run_guest
@@ -19,18 +19,18 @@ from .lg import (EFLAGS_IF, GUEST_PL, KERNEL_CS, KERNEL_DS, LGUEST_IRQS, Fixes, 
 from .page_tables import free_guest_pagetable, init_guest_pagetable
 from .segments import setup_guest_gdt
 
-# %% ../../nbs/4_launcher/00_dev_lguest.ipynb #6
+# %% ../../nbs/4_launcher/00_dev_lguest.ipynb #7
 LHREQ_INITIALIZE, LHREQ_GETDMA, LHREQ_IRQ, LHREQ_BREAK = range(4)
 MAX_GUESTS = 16    # slots; the slot is the Guest's number
 
-# %% ../../nbs/4_launcher/00_dev_lguest.ipynb #7
+# %% ../../nbs/4_launcher/00_dev_lguest.ipynb #8
 def error(
     number: int, # errno, e.g. errno.EINVAL
 ) -> OSError:
     "What a system call that fails with `number` looks like in Python."
     return OSError(number, os.strerror(number))
 
-# %% ../../nbs/4_launcher/00_dev_lguest.ipynb #10
+# %% ../../nbs/4_launcher/00_dev_lguest.ipynb #11
 def words(
     data: bytes, # what was written
     count: int,  # how many words are wanted
@@ -40,7 +40,7 @@ def words(
     if len(data) < at + 4*count: raise error(errno.EFAULT)
     return struct.unpack_from(f'<{count}I', data, at)
 
-# %% ../../nbs/4_launcher/00_dev_lguest.ipynb #14
+# %% ../../nbs/4_launcher/00_dev_lguest.ipynb #15
 def setup_regs(
     lg: Lguest, # a new Guest, its registers all zero
     start: int, # where it begins, a virtual address
@@ -52,7 +52,7 @@ def setup_regs(
     regs.eflags = EFLAGS_IF | 2    # bit 1 is always one; ask Intel
     regs.eip = start
 
-# %% ../../nbs/4_launcher/00_dev_lguest.ipynb #15
+# %% ../../nbs/4_launcher/00_dev_lguest.ipynb #16
 def find_slot(
     host, # the Host
 ) -> int:
@@ -61,7 +61,7 @@ def find_slot(
         if lg is None: return guestid
     raise error(errno.ENOSPC)
 
-# %% ../../nbs/4_launcher/00_dev_lguest.ipynb #19
+# %% ../../nbs/4_launcher/00_dev_lguest.ipynb #20
 class LguestFile:
     "An open /dev/lguest: `write` requests, `read` to run the Guest, `close` to end it. OSErrors carry the device's errno."
 

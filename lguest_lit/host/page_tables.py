@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PTES_PER_PAGE_SHIFT', 'PTES_PER_PAGE', 'Gpgd', 'Gpte', 'Spgd', 'Spte', 'FLAGS', 'PAGE_KERNEL', 'SWITCHER_PGD_INDEX', 'vaddr_to_pgd_index', 'spgd_addr', 'spte_addr', 'gpgd_addr', 'gpte_addr', 'FEW', 'BAD_PTE', 'PAGE_TABLE', 'BAD_PGD', 'demand_page', 'fill_spgd', 'make_room', 'check_gpte', 'check_gpgd', 'gpte_to_spte', 'fill_spte', 'get_pfn', 'page_writable', 'pin_page', 'pin_stack_pages', 'guest_set_pmd', 'guest_set_pte', 'do_set_pte', 'find_pgdir', 'guest_new_pagetable', 'alloc_pgdir', 'new_pgdir', 'flush_user_mappings', 'guest_pagetable_flush_user', 'release_pgd', 'release_pte', 'release_all_pagetables', 'guest_pagetable_clear_all', 'map_switcher_in_guest', 'init_guest_pagetable', 'free_guest_pagetable', 'free_pagetables', 'init_pagetables', 'populate_switcher_pte_page']
 
-# %% ../../nbs/5_host/H300_page_tables.ipynb #3
+# %% ../../nbs/5_host/H300_page_tables.ipynb #4
 from errno import EINVAL
 from typing import Any, NewType
 
@@ -13,28 +13,28 @@ from ..i386.memory import PAGE_SIZE, PAGE_SHIFT, OutOfMemory
 from ..i386.paging import ACCESSED, DIRTY, GLOBAL, PRESENT, PSE, PWT, RW, USER
 from .lg import GuestDead, Lguest, Pgdir, kill_guest, lgread_u32, lgwrite_u32
 
-# %% ../../nbs/5_host/H300_page_tables.ipynb #19
+# %% ../../nbs/5_host/H300_page_tables.ipynb #20
 PTES_PER_PAGE_SHIFT = 10
 PTES_PER_PAGE = 1 << PTES_PER_PAGE_SHIFT   # 4096 bytes of 4-byte entries
 
-# %% ../../nbs/5_host/H300_page_tables.ipynb #23
+# %% ../../nbs/5_host/H300_page_tables.ipynb #24
 Gpgd = NewType("Gpgd", int)  # the Guest's top level: Guest page number of a PTE page, flags
 Gpte = NewType("Gpte", int)  # the Guest's bottom level: Guest page number of a page, flags
 Spgd = NewType("Spgd", int)  # the shadow's top level: Host page number of a shadow PTE page, flags
 Spte = NewType("Spte", int)  # the shadow's bottom level: Host page number of a page, flags
 FLAGS = 0xFFF
 
-# %% ../../nbs/5_host/H300_page_tables.ipynb #29
+# %% ../../nbs/5_host/H300_page_tables.ipynb #30
 PAGE_KERNEL = 0x63                         # present, writable, accessed, dirty; not for ring 3
 
-# %% ../../nbs/5_host/H300_page_tables.ipynb #34
+# %% ../../nbs/5_host/H300_page_tables.ipynb #35
 def vaddr_to_pgd_index(
     vaddr: int, # virtual address
 ) -> int:
     "Which of the 1024 top-level entries covers the address. [H:320]"
     return vaddr >> PAGE_SHIFT + PTES_PER_PAGE_SHIFT
 
-# %% ../../nbs/5_host/H300_page_tables.ipynb #38
+# %% ../../nbs/5_host/H300_page_tables.ipynb #39
 SWITCHER_PGD_INDEX = PTES_PER_PAGE - 1     # the Switcher has the top 4 MiB to itself
 
 def spgd_addr(
@@ -47,7 +47,7 @@ def spgd_addr(
     if index >= SWITCHER_PGD_INDEX: kill_guest(lg, "attempt to access switcher pages")
     return lg.pgdirs[i].base + index
 
-# %% ../../nbs/5_host/H300_page_tables.ipynb #43
+# %% ../../nbs/5_host/H300_page_tables.ipynb #44
 def spte_addr(
     spgd: int,  # a present shadow top-level entry
     vaddr: int, # virtual address
@@ -55,7 +55,7 @@ def spte_addr(
     "Index in mem.u32 of the shadow bottom-level entry. [H:320]"
     return spgd >> 12 << 10 | vaddr >> 12 & 0x3FF
 
-# %% ../../nbs/5_host/H300_page_tables.ipynb #49
+# %% ../../nbs/5_host/H300_page_tables.ipynb #50
 def gpgd_addr(
     lg: Lguest, # the Guest
     vaddr: int, # virtual address
@@ -70,7 +70,7 @@ def gpte_addr(
     "Guest-physical address of the bottom-level entry. [H:320]"
     return gpgd & ~FLAGS | (vaddr >> 12 & 0x3FF) * 4
 
-# %% ../../nbs/5_host/H330_demand_page.ipynb #7
+# %% ../../nbs/5_host/H330_demand_page.ipynb #8
 def demand_page(
     lg: Lguest,   # the Guest, in its current page table
     vaddr: int,   # the faulting virtual address
@@ -97,7 +97,7 @@ def demand_page(
     stats.demand_reflected += 1
     return False
 
-# %% ../../nbs/5_host/H330_demand_page.ipynb #24
+# %% ../../nbs/5_host/H330_demand_page.ipynb #25
 def fill_spgd(
     lg: Lguest, # the Guest, in its current page table
     at: int,    # index in mem.u32 of the shadow's top-level entry
@@ -115,7 +115,7 @@ def fill_spgd(
     u32[at] |= gpgd & FLAGS
     if lg.tape: lg.tape.spgd(pgdir, at - pgdir.base, old, u32[at])
 
-# %% ../../nbs/5_host/H330_demand_page.ipynb #new3x27
+# %% ../../nbs/5_host/H330_demand_page.ipynb #30
 FEW = 16     # shadow page tables that nobody takes from a Guest
 
 def make_room(
@@ -129,7 +129,7 @@ def make_room(
     except GuestDead:
         if richest is lg: raise
 
-# %% ../../nbs/5_host/H330_demand_page.ipynb #30
+# %% ../../nbs/5_host/H330_demand_page.ipynb #37
 BAD_PTE = PWT | PSE
 
 def check_gpte(
@@ -139,7 +139,7 @@ def check_gpte(
     "Kill the Guest for a write-through or large page, or one outside its memory. [H:330]"
     if gpte & BAD_PTE or gpte >> 12 >= lg.pfn_limit: kill_guest(lg, "bad page table entry")
 
-# %% ../../nbs/5_host/H330_demand_page.ipynb #33
+# %% ../../nbs/5_host/H330_demand_page.ipynb #40
 PAGE_TABLE = 0x67                          # all that a Guest may set in a top-level entry
 BAD_PGD = FLAGS & ~PAGE_TABLE
 
@@ -150,7 +150,7 @@ def check_gpgd(
     "Kill the Guest for any flag outside 0x67, or a PTE page outside its memory. [H:330]"
     if gpgd & BAD_PGD or gpgd >> 12 >= lg.pfn_limit: kill_guest(lg, "bad page directory entry")
 
-# %% ../../nbs/5_host/H330_demand_page.ipynb #37
+# %% ../../nbs/5_host/H330_demand_page.ipynb #44
 def gpte_to_spte(
     lg: Lguest,  # the Guest
     gpte: int,   # its entry, checked
@@ -161,7 +161,7 @@ def gpte_to_spte(
     if pfn < 0: kill_guest(lg, f"failed to get page {gpte >> 12}")
     return pfn << 12 | gpte & (FLAGS & ~GLOBAL)
 
-# %% ../../nbs/5_host/H330_demand_page.ipynb #42
+# %% ../../nbs/5_host/H330_demand_page.ipynb #49
 def fill_spte(
     lg: Lguest, # the Guest
     at: int,    # index in mem.u32 of the shadow's bottom-level entry
@@ -174,7 +174,7 @@ def fill_spte(
     if lg.tape: lg.tape.fixed(old, u32[at])
     if old & PRESENT: lg.mem.put_page(old >> 12)
 
-# %% ../../nbs/5_host/H330_demand_page.ipynb #46
+# %% ../../nbs/5_host/H330_demand_page.ipynb #53
 def get_pfn(
     lg: Lguest,   # the Guest
     virtpfn: int, # its page number
@@ -209,7 +209,7 @@ def pin_stack_pages(
     top = lg.esp1 - 1 if lg.fixes.stack_pin else lg.esp1
     for i in range(lg.stack_pages): pin_page(lg, top - i * PAGE_SIZE & 0xFFFFFFFF)
 
-# %% ../../nbs/5_host/H400_set_pte.ipynb #10
+# %% ../../nbs/5_host/H400_set_pte.ipynb #11
 def guest_set_pmd(
     lg: Lguest, # the Guest
     cr3: int,   # Guest-physical address of the top level it changed
@@ -221,7 +221,7 @@ def guest_set_pmd(
     if lg.tape: lg.tape.set_pmd(slot, cr3, idx)
     if slot < len(lg.pgdirs): release_pgd(lg, lg.pgdirs[slot], idx)
 
-# %% ../../nbs/5_host/H400_set_pte.ipynb #17
+# %% ../../nbs/5_host/H400_set_pte.ipynb #18
 def guest_set_pte(
     lg: Lguest, # the Guest
     cr3: int,   # Guest-physical address of the top level it changed
@@ -236,7 +236,7 @@ def guest_set_pte(
         idx = find_pgdir(lg, cr3)
         if idx < len(lg.pgdirs): do_set_pte(lg, idx, vaddr, gpte)
 
-# %% ../../nbs/5_host/H400_set_pte.ipynb #32
+# %% ../../nbs/5_host/H400_set_pte.ipynb #33
 def do_set_pte(
     lg: Lguest, # the Guest
     idx: int,   # which of its shadow tables
@@ -257,7 +257,7 @@ def do_set_pte(
         u32[at] = gpte_to_spte(lg, gpte, gpte & (DIRTY | RW) != 0)
         if lg.tape: lg.tape.spte(0, u32[at])
 
-# %% ../../nbs/5_host/H430_new_pagetable.ipynb #8
+# %% ../../nbs/5_host/H430_new_pagetable.ipynb #9
 def find_pgdir(
     lg: Lguest,   # the Guest
     pgtable: int, # Guest-physical address of a top level
@@ -269,7 +269,7 @@ def find_pgdir(
             if not lg.fixes.find_pgdir: kill_guest(lg, f"page table {pgtable:#x} matches shadow {i}, never allocated")
     return len(lg.pgdirs)
 
-# %% ../../nbs/5_host/H430_new_pagetable.ipynb #15
+# %% ../../nbs/5_host/H430_new_pagetable.ipynb #16
 def guest_new_pagetable(
     lg: Lguest,   # the Guest
     pgtable: int, # Guest-physical address of the top level it switches to
@@ -281,7 +281,7 @@ def guest_new_pagetable(
     lg.pgdidx = idx
     if blank: pin_stack_pages(lg)
 
-# %% ../../nbs/5_host/H430_new_pagetable.ipynb #25
+# %% ../../nbs/5_host/H430_new_pagetable.ipynb #26
 def alloc_pgdir(
     lg: Lguest,   # the Guest
     pgdir: Pgdir, # one of its slots, without a page
@@ -291,7 +291,7 @@ def alloc_pgdir(
     pgdir.base = pgdir.pgdir << PTES_PER_PAGE_SHIFT
     pgdir.populated = set()
 
-# %% ../../nbs/5_host/H430_new_pagetable.ipynb #28
+# %% ../../nbs/5_host/H430_new_pagetable.ipynb #29
 def new_pgdir(
     lg: Lguest, # the Guest
     cr3: int,   # Guest-physical address of the new top level
@@ -308,7 +308,7 @@ def new_pgdir(
     flush_user_mappings(lg, nxt)
     return nxt, blank
 
-# %% ../../nbs/5_host/H440_flush.ipynb #7
+# %% ../../nbs/5_host/H440_flush.ipynb #8
 def flush_user_mappings(
     lg: Lguest, # the Guest
     idx: int,   # which of its shadow tables, an allocated one
@@ -317,7 +317,7 @@ def flush_user_mappings(
     pgdir, limit = lg.pgdirs[idx], lg.page_offset >> 22
     for i in [i for i in pgdir.populated if i < limit]: release_pgd(lg, pgdir, i)
 
-# %% ../../nbs/5_host/H440_flush.ipynb #11
+# %% ../../nbs/5_host/H440_flush.ipynb #12
 def guest_pagetable_flush_user(
     lg: Lguest, # the Guest
 ) -> None:
@@ -325,7 +325,7 @@ def guest_pagetable_flush_user(
     if lg.tape: lg.tape.flush(0)
     flush_user_mappings(lg, lg.pgdidx)
 
-# %% ../../nbs/5_host/H440_flush.ipynb #21
+# %% ../../nbs/5_host/H440_flush.ipynb #22
 def release_pgd(
     lg: Lguest,   # the Guest
     pgdir: Pgdir, # one of its allocated shadow tables
@@ -343,7 +343,7 @@ def release_pgd(
         put_page(spgd >> 12)
     pgdir.populated.discard(index)
 
-# %% ../../nbs/5_host/H440_flush.ipynb #31
+# %% ../../nbs/5_host/H440_flush.ipynb #32
 def release_pte(
     lg: Lguest, # the Guest
     spte: int,  # a shadow entry that is no longer used
@@ -351,7 +351,7 @@ def release_pte(
     "Give back the reference that get_pfn took. [H:460]"
     if spte & PRESENT: lg.mem.put_page(spte >> 12)
 
-# %% ../../nbs/5_host/H440_flush.ipynb #41
+# %% ../../nbs/5_host/H440_flush.ipynb #42
 def release_all_pagetables(
     lg: Lguest, # the Guest
 ) -> None:
@@ -360,7 +360,7 @@ def release_all_pagetables(
         if pgdir.pgdir is not None:
             for i in list(pgdir.populated): release_pgd(lg, pgdir, i)
 
-# %% ../../nbs/5_host/H440_flush.ipynb #45
+# %% ../../nbs/5_host/H440_flush.ipynb #46
 def guest_pagetable_clear_all(
     lg: Lguest, # the Guest
 ) -> None:
@@ -369,7 +369,7 @@ def guest_pagetable_clear_all(
     release_all_pagetables(lg)
     pin_stack_pages(lg)
 
-# %% ../../nbs/5_host/H480_map_switcher_in_guest.ipynb #6
+# %% ../../nbs/5_host/H480_map_switcher_in_guest.ipynb #7
 def map_switcher_in_guest(
     lg: Lguest, # the Guest about to run
     pages: int, # virtual address of this CPU's lguest_pages
@@ -380,7 +380,7 @@ def map_switcher_in_guest(
     u32[lg.pgdirs[lg.pgdidx].base + SWITCHER_PGD_INDEX] = pte_page << 12 | PAGE_KERNEL
     u32[pte_page << 10 | pages >> 12 & 0x3FF] = lg.regs_page << 12 | PAGE_KERNEL
 
-# %% ../../nbs/5_host/H500_init_pagetables.ipynb #6
+# %% ../../nbs/5_host/H500_init_pagetables.ipynb #7
 def init_guest_pagetable(
     lg: Lguest,   # a new Guest
     pgtable: int, # Guest-physical address of its first top level
@@ -392,7 +392,7 @@ def init_guest_pagetable(
     lg.pgdirs[0].cr3 = pgtable
     alloc_pgdir(lg, lg.pgdirs[0])
 
-# %% ../../nbs/5_host/H500_init_pagetables.ipynb #22
+# %% ../../nbs/5_host/H500_init_pagetables.ipynb #23
 def free_guest_pagetable(
     lg: Lguest, # a Guest that is going away
 ) -> None:
@@ -402,7 +402,7 @@ def free_guest_pagetable(
         if pgdir.pgdir is not None: lg.mem.put_page(pgdir.pgdir)
         pgdir.pgdir, pgdir.base, pgdir.cr3 = None, 0, 0
 
-# %% ../../nbs/5_host/H500_init_pagetables.ipynb #29
+# %% ../../nbs/5_host/H500_init_pagetables.ipynb #30
 def free_pagetables(
     host: Any, # the Host
 ) -> None:
@@ -410,7 +410,7 @@ def free_pagetables(
     for pfn in host.switcher_pte_pages: host.mem.put_page(pfn)
     host.switcher_pte_pages = []
 
-# %% ../../nbs/5_host/H500_init_pagetables.ipynb #32
+# %% ../../nbs/5_host/H500_init_pagetables.ipynb #33
 def init_pagetables(
     host: Any, # the Host: mem, nr_cpus, switcher_pages (code first, then two for each CPU)
 ) -> None:
@@ -424,7 +424,7 @@ def init_pagetables(
     for cpu in range(host.nr_cpus):
         populate_switcher_pte_page(host, cpu, len(host.switcher_pages) - 2 * host.nr_cpus)
 
-# %% ../../nbs/5_host/H500_init_pagetables.ipynb #38
+# %% ../../nbs/5_host/H500_init_pagetables.ipynb #39
 def populate_switcher_pte_page(
     host: Any,  # the Host
     cpu: int,   # number of the CPU

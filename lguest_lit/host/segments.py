@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['IGNORED_GDT', 'desc_ok', 'segment_present', 'ignored_gdt', 'check_segment_use', 'COPIED', 'fixup_gdt_table', 'setup_default_gdt_entries', 'setup_guest_gdt', 'copy_gdt_tls', 'copy_gdt', 'load_guest_gdt', 'guest_load_tls']
 
-# %% ../../nbs/5_host/H600_segments.ipynb #4
+# %% ../../nbs/5_host/H600_segments.ipynb #5
 import struct
 from ctypes import Array
 from typing import Any
@@ -15,21 +15,21 @@ from .lg import (CHANGED_GDT, CHANGED_GDT_TLS, GDT_ENTRIES, GDT_ENTRY_DOUBLEFAUL
     GDT_ENTRY_KERNEL_CS, GDT_ENTRY_KERNEL_DS, GDT_ENTRY_LGUEST_CS, GDT_ENTRY_LGUEST_DS, GDT_ENTRY_TLS_MAX,
     GDT_ENTRY_TLS_MIN, GDT_ENTRY_TSS, GUEST_PL, Lguest, kill_guest, lgread, signed)
 
-# %% ../../nbs/5_host/H600_segments.ipynb #16
+# %% ../../nbs/5_host/H600_segments.ipynb #17
 def desc_ok(
     b: int, # high word of the descriptor
 ) -> bool:
     "Is this a present memory segment, with the bit clear that must be clear? [H:600]"
     return b & 0x00209000 == 0x00009000
 
-# %% ../../nbs/5_host/H600_segments.ipynb #22
+# %% ../../nbs/5_host/H600_segments.ipynb #23
 def segment_present(
     b: int, # high word of the descriptor
 ) -> bool:
     "Is the present bit set? [H:600]"
     return b & 0x8000 != 0
 
-# %% ../../nbs/5_host/H600_segments.ipynb #26
+# %% ../../nbs/5_host/H600_segments.ipynb #27
 IGNORED_GDT = frozenset((GDT_ENTRY_TSS, GDT_ENTRY_LGUEST_CS, GDT_ENTRY_LGUEST_DS, GDT_ENTRY_DOUBLEFAULT_TSS))
 
 def ignored_gdt(
@@ -38,7 +38,7 @@ def ignored_gdt(
     "Is this an entry that is never taken from the Guest? [H:600]"
     return num in IGNORED_GDT
 
-# %% ../../nbs/5_host/H600_segments.ipynb #31
+# %% ../../nbs/5_host/H600_segments.ipynb #32
 def check_segment_use(
     lg: Lguest, # the Guest
     desc: int,  # index of the GDT entry which is absent now
@@ -51,7 +51,7 @@ def check_segment_use(
     if desc == 0 and lg.fixes.gdt_checks: return
     if desc in (regs.ds >> 3, regs.cs >> 3, regs.ss >> 3): kill_guest(lg, f"Removed live GDT entry {desc}")
 
-# %% ../../nbs/5_host/H610_fixup_gdt.ipynb #7
+# %% ../../nbs/5_host/H610_fixup_gdt.ipynb #8
 def fixup_gdt_table(
     lg: Lguest, # the Guest, its new entries already in gdt_a and gdt_b
     start: int, # first entry to look at
@@ -69,7 +69,7 @@ def fixup_gdt_table(
         if b & 0x6000 == 0: b |= GUEST_PL << 13
         gdt_b[i] = b | 0x100
 
-# %% ../../nbs/5_host/H610_fixup_gdt.ipynb #15
+# %% ../../nbs/5_host/H610_fixup_gdt.ipynb #16
 def setup_default_gdt_entries(
     state: Any,     # this CPU's LguestRoState
     tss_vaddr: int, # virtual address of its guest_tss
@@ -81,7 +81,7 @@ def setup_default_gdt_entries(
     gdt[GDT_ENTRY_TSS].a = 0x67 | (tss_vaddr & 0xFFFF) << 16
     gdt[GDT_ENTRY_TSS].b = 0x8900 | tss_vaddr & 0xFF000000 | tss_vaddr >> 16 & 0xFF
 
-# %% ../../nbs/5_host/H610_fixup_gdt.ipynb #19
+# %% ../../nbs/5_host/H610_fixup_gdt.ipynb #20
 def setup_guest_gdt(
     lg: Lguest, # a Guest before its first run
 ) -> None:
@@ -89,7 +89,7 @@ def setup_guest_gdt(
     for i, (a, b) in ((GDT_ENTRY_KERNEL_CS, FULL_EXEC_SEGMENT), (GDT_ENTRY_KERNEL_DS, FULL_SEGMENT)):
         lg.gdt_a[i], lg.gdt_b[i] = a, b | GUEST_PL << 13
 
-# %% ../../nbs/5_host/H610_fixup_gdt.ipynb #24
+# %% ../../nbs/5_host/H610_fixup_gdt.ipynb #25
 def copy_gdt_tls(
     lg: Lguest, # the Guest about to run
     gdt: Array, # this CPU's state.guest_gdt
@@ -98,7 +98,7 @@ def copy_gdt_tls(
     a, b = lg.gdt_a, lg.gdt_b
     struct.pack_into("<6I", gdt, GDT_ENTRY_TLS_MIN * 8, a[6], b[6], a[7], b[7], a[8], b[8])
 
-# %% ../../nbs/5_host/H610_fixup_gdt.ipynb #28
+# %% ../../nbs/5_host/H610_fixup_gdt.ipynb #29
 COPIED = (0, 10, "<20I"), (12, 16, "<8I"), (17, 31, "<28I")    # first, one past the last, two words each: all but IGNORED_GDT
 
 def copy_gdt(
@@ -110,7 +110,7 @@ def copy_gdt(
     words[::2], words[1::2] = lg.gdt_a, lg.gdt_b
     for first, end, layout in COPIED: struct.pack_into(layout, gdt, first * 8, *words[first * 2:end * 2])
 
-# %% ../../nbs/5_host/H610_fixup_gdt.ipynb #35
+# %% ../../nbs/5_host/H610_fixup_gdt.ipynb #36
 def load_guest_gdt(
     lg: Lguest, # the Guest
     table: int, # Guest-physical address of its table
@@ -124,7 +124,7 @@ def load_guest_gdt(
     lg.changed |= CHANGED_GDT
     if lg.tape: lg.tape.gdt(0, GDT_ENTRIES)
 
-# %% ../../nbs/5_host/H610_fixup_gdt.ipynb #41
+# %% ../../nbs/5_host/H610_fixup_gdt.ipynb #42
 def guest_load_tls(
     lg: Lguest, # the Guest
     table: int, # Guest-physical address of three descriptors

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['switcher_image', 'switcher_offset', 'lguest_pages', 'setup_state', 'map_switcher', 'unmap_switcher']
 
-# %% ../../nbs/5_host/H010_map_switcher.ipynb #4
+# %% ../../nbs/5_host/H010_map_switcher.ipynb #5
 import struct
 from functools import lru_cache
 from elftools.elf.elffile import ELFFile
@@ -17,7 +17,7 @@ from .kernel import GDT_LIMIT, IDT_LIMIT
 from .lg import (GDT_ENTRY_LGUEST_CS, GDT_ENTRY_LGUEST_DS, IDT_ENTRIES, LGUEST_CS, LGUEST_DS, LguestRoState, SWITCHER_ADDR)
 from .segments import setup_default_gdt_entries
 
-# %% ../../nbs/5_host/H010_map_switcher.ipynb #8
+# %% ../../nbs/5_host/H010_map_switcher.ipynb #9
 @lru_cache(None)
 def switcher_image() -> tuple: # (text, default_idt_entries as linked, symbols)
     "The shipped Switcher: its code, its table of 256 stub addresses as linked, and its symbols. ValueError for a broken image. [H:010]"
@@ -32,12 +32,12 @@ def switcher_image() -> tuple: # (text, default_idt_entries as linked, symbols)
         raise ValueError(f"the Switcher's image has nothing at {vaddr:#x}")
     return bytes_at(start, end - start), struct.unpack(f'<{IDT_ENTRIES}I', bytes_at(table, 4 * IDT_ENTRIES)), names
 
-# %% ../../nbs/5_host/H010_map_switcher.ipynb #11
+# %% ../../nbs/5_host/H010_map_switcher.ipynb #12
 def switcher_offset() -> int: # bytes
     "How far the copy at 0xFFC00000 is from where the Switcher was linked [H:010]."
     return SWITCHER_ADDR - switcher_image()[2]['start_switcher_text']
 
-# %% ../../nbs/5_host/H010_map_switcher.ipynb #18
+# %% ../../nbs/5_host/H010_map_switcher.ipynb #19
 def lguest_pages(
     host, # the Host
     cpu: int, # which of its CPUs
@@ -46,7 +46,7 @@ def lguest_pages(
     shared = len(host.switcher_pages) - 2 * host.nr_cpus
     return SWITCHER_ADDR + (shared + 2 * cpu) * PAGE_SIZE
 
-# %% ../../nbs/5_host/H010_map_switcher.ipynb #21
+# %% ../../nbs/5_host/H010_map_switcher.ipynb #22
 def setup_state(
     host, # the Host, with its Switcher pages mapped
     cpu: int, # which of its CPUs
@@ -68,7 +68,7 @@ def setup_state(
     setup_default_idt_entries(state, host.default_idt_entries)
     return state
 
-# %% ../../nbs/5_host/H010_map_switcher.ipynb #27
+# %% ../../nbs/5_host/H010_map_switcher.ipynb #28
 def map_switcher(
     host, # the Host; gets .switcher_pages, .default_idt_entries, .states (structures), .state_words (where they begin, in words)
 ):
@@ -92,7 +92,7 @@ def map_switcher(
     host.set_gdt_entry(GDT_ENTRY_LGUEST_DS, FULL_SEGMENT)
     host.set_lguest_entry(names['switch_to_guest'] + switcher_offset(), LGUEST_CS)
 
-# %% ../../nbs/5_host/H010_map_switcher.ipynb #44
+# %% ../../nbs/5_host/H010_map_switcher.ipynb #45
 def unmap_switcher(
     host, # the Host
 ):

@@ -14,7 +14,7 @@ __all__ = ['ICEBP', 'INT3', 'INT', 'INTO', 'LONG_INTS', 'STEP', 'BLOCK', 'ENDS',
            'raise_nmi', 'kick', 'registers', 'load_segment', 'set_ts', 'snapshot', 'restore', 'hook_up', 'CPU',
            'flat_memory', 'flat_machine', 'trapped']
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #2
+# %% ../../nbs/1_preparation/50_cpu.ipynb #3
 import ctypes, re, struct, threading, time
 import capstone
 from .absent import nobody, read_physical
@@ -31,7 +31,7 @@ from .signals import Held
 from .traps import (BP, DB, EF_IF, EF_TF, ERROR_CODE, Fault, GP, HF_ADDSEG, HF_CS32, HF_INHIBIT, HF_SS32, HF_TF, HF_TS,
                                    LateFault,                                   NMI, OF, PF, UD, exception, fetch_segment, load, translate)
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #10
+# %% ../../nbs/1_preparation/50_cpu.ipynb #9
 def guarded(
     cpu,
     function, # called with the processor and what the engine says
@@ -46,7 +46,7 @@ def guarded(
             return result
     return call
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #14
+# %% ../../nbs/1_preparation/50_cpu.ipynb #13
 ICEBP, INT3, INT, INTO = 0xF1, 0xCC, 0xCD, 0xCE
 _INT_WITH_PREFIX = re.compile(rb'[\x26\x2e\x36\x3e\x64-\x67\xf2\xf3][\xcc-\xce]')
 LONG_INTS = 4096                     # so many are kept in mind
@@ -77,7 +77,7 @@ def int_length(
     if vector not in (BP, OF): return 2
     return 1 if cpu._byte(-1) == (INT3 if vector == BP else INTO) else 2
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #16
+# %% ../../nbs/1_preparation/50_cpu.ipynb #15
 def shut_down_unless(
     cpu,
     delivered: bool, # what `exception` says
@@ -87,7 +87,7 @@ def shut_down_unless(
     cpu.shutdown = 'triple fault'
     cpu.engine.stop(cpu.engine.handle)
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #19
+# %% ../../nbs/1_preparation/50_cpu.ipynb #18
 def software_interrupt(
     cpu,
     vector: int,
@@ -100,7 +100,7 @@ def software_interrupt(
         state[f.EIP] = state[f.EIP] - int_length(cpu, vector) & 0xFFFFFFFF
         shut_down_unless(cpu, exception(cpu, vector, None, True))
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #23
+# %% ../../nbs/1_preparation/50_cpu.ipynb #22
 STEP, BLOCK = 'one instruction', 'one block'      # how far the engine is allowed, if not for ever
 ENDS = frozenset('call ret retf iretd iret lcall ljmp loop loope loopne int int3 '
                  'hlt ud2'.split())
@@ -110,7 +110,7 @@ def ends_block(mnemonic: str) -> bool:
     return mnemonic[0] == 'j' or mnemonic in ENDS
 
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #25
+# %% ../../nbs/1_preparation/50_cpu.ipynb #24
 def straight(
     cpu,
     size: int, # bytes
@@ -126,7 +126,7 @@ def straight(
         if len(read) < few: return None if size - done < 15 else n + 1
 
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #28
+# %% ../../nbs/1_preparation/50_cpu.ipynb #27
 def fetch_fault(cpu) -> bool:
     "Has this page fault come of fetching the instruction at EIP, or its block?"
     at, missing = cpu._linear(), cpu.state[cpu.f.CR2]
@@ -146,7 +146,7 @@ def fetch_ahead(cpu) -> bool: # True: nothing is to be delivered yet
     return cpu._ahead
 
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #31
+# %% ../../nbs/1_preparation/50_cpu.ipynb #30
 def flags_as_bits(cpu, vector: int):
     "Mend the arithmetic flags that the engine confuses when it counts."
     state, f = cpu.state, cpu.f
@@ -155,7 +155,7 @@ def flags_as_bits(cpu, vector: int):
     state[f.CC_OP] = AS_BITS
     if not cpu.engine.live: cpu.engine.store()               # EFLAGS are asked of the engine itself
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #33
+# %% ../../nbs/1_preparation/50_cpu.ipynb #32
 NONE = 0xFFFFFFFF                    # no exception is in flight
 
 def on_exception(cpu, vector, _):
@@ -172,7 +172,7 @@ def on_exception(cpu, vector, _):
         shut_down_unless(cpu, exception(cpu, vector, state[f.ERROR] if vector in ERROR_CODE else None))
     if not engine.live: engine.store()
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #36
+# %% ../../nbs/1_preparation/50_cpu.ipynb #35
 def stood_in(cpu) -> bool:
     "Was this #GP an instruction that is held back from the engine, and is done now?"
     traced = cpu.state[cpu.f.EFLAGS] & EF_TF
@@ -187,7 +187,7 @@ def stood_in(cpu) -> bool:
     shut_down_unless(cpu, exception(cpu, vector, error))
     return True
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #39
+# %% ../../nbs/1_preparation/50_cpu.ipynb #38
 RDPMC = b'\x0f\x33'
 
 def unknown_to_engine(cpu, code: bytes):
@@ -213,7 +213,7 @@ def on_invalid(cpu, _) -> bool:
     engine.store()
     return True
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #42
+# %% ../../nbs/1_preparation/50_cpu.ipynb #41
 def on_fast_call(cpu, vector, error):
     "SYSENTER or SYSCALL, and nobody has switched them on: the fault that comes of it."
     state, f = cpu.state, cpu.f
@@ -225,7 +225,7 @@ def on_fast_call(cpu, vector, error):
     state[f.EIP] = state[f.EIP] - size & 0xFFFFFFFF
     cpu.engine.store()
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #46
+# %% ../../nbs/1_preparation/50_cpu.ipynb #45
 def on_cpuid(cpu, _) -> int: # 1: it has been done
     "CPUID: our answer, not the engine's."
     state, f = cpu.state, cpu.f
@@ -234,7 +234,7 @@ def on_cpuid(cpu, _) -> int: # 1: it has been done
     cpu.engine.store()
     return 1
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #50
+# %% ../../nbs/1_preparation/50_cpu.ipynb #49
 def on_rdtsc(cpu, _) -> int: # 1: it has been done; 0: the engine is to do it
     "RDTSC: the ticks are those of `cpu.tsc`, if it has one."
     ticks = cpu.tsc and cpu.tsc(cpu.begun + cpu.engine.begun)
@@ -245,12 +245,12 @@ def on_rdtsc(cpu, _) -> int: # 1: it has been done; 0: the engine is to do it
     cpu.engine.store()
     return 1
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #54
+# %% ../../nbs/1_preparation/50_cpu.ipynb #53
 class Block(ctypes.Structure):
     "What the engine tells of a block it has just translated."
     _fields_ = [('pc', ctypes.c_uint64), ('icount', ctypes.c_uint16), ('size', ctypes.c_uint16)]
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #57
+# %% ../../nbs/1_preparation/50_cpu.ipynb #56
 CODE_BUDGET = 1 << 20                # bytes of a program's code; the engine makes up to five hundred bytes of one
 
 def on_block(cpu, current, _previous, _user):
@@ -271,7 +271,7 @@ def on_block(cpu, current, _previous, _user):
     if held or longer: come_back(cpu)
 
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #60
+# %% ../../nbs/1_preparation/50_cpu.ipynb #59
 _FIRST_STEPS = b'\xeb\x00\xf4'                            # jmp 1f; 1: hlt
 
 def wake(cpu):
@@ -285,7 +285,7 @@ def wake(cpu):
     cpu.state[cpu.f.EIP] = 0
     engine.store()
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #63
+# %% ../../nbs/1_preparation/50_cpu.ipynb #62
 def _linear(cpu, offset=0):
     "EIP, or so many bytes behind it, as a linear address."
     return cpu.state[cpu.f.CS + 2] + cpu.state[cpu.f.EIP] + offset & 0xFFFFFFFF
@@ -296,7 +296,7 @@ def _byte(cpu, offset=0):
     except PageFault: return None
     return cpu.u8[pa] if pa < cpu.memory.size else 0xFF
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #66
+# %% ../../nbs/1_preparation/50_cpu.ipynb #65
 def _fetch(cpu, linear, size):
     "The bytes at a linear address, as far as they are mapped."
     out = b''
@@ -308,7 +308,7 @@ def _fetch(cpu, linear, size):
     except PageFault: pass
     return out
 
-# %% ../../nbs/1_preparation/50_cpu.ipynb #70
+# %% ../../nbs/1_preparation/50_cpu.ipynb #69
 def count_for_ever(cpu):
     "From now on the engine counts, whether anybody asks or not."
     cpu._unlimited = 1 << 40

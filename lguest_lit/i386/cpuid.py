@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['FEATURES', 'SIGNATURE', 'VENDOR', 'BRAND', 'cpuid']
 
-# %% ../../nbs/1_preparation/48_cpuid.ipynb #2
+# %% ../../nbs/1_preparation/48_cpuid.ipynb #3
 import struct
 
-# %% ../../nbs/1_preparation/48_cpuid.ipynb #7
+# %% ../../nbs/1_preparation/48_cpuid.ipynb #8
 FEATURES = sum(1 << bit for bit in (0, 4, 8, 15, 23, 24, 25, 26))    # FPU, TSC, CX8, CMOV, MMX, FXSR, SSE, SSE2
 SIGNATURE = 0x6D8                    # family 6, model 13, stepping 8
 VENDOR, BRAND = b'GenuineIntel', b'lguest_lit i686'
 
-# %% ../../nbs/1_preparation/48_cpuid.ipynb #12
+# %% ../../nbs/1_preparation/48_cpuid.ipynb #13
 def cpuid(
     leaf: int, # EAX as the program has set it
 ) -> tuple:    # EAX, EBX, ECX, EDX

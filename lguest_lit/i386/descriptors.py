@@ -6,10 +6,10 @@
 __all__ = ['FULL_EXEC_SEGMENT', 'FULL_SEGMENT', 'INTERRUPT_GATE', 'TRAP_GATE', 'Descriptor', 'segment', 'segment_base',
            'segment_limit', 'gate', 'Tss']
 
-# %% ../../nbs/1_preparation/10_descriptors.ipynb #2
+# %% ../../nbs/1_preparation/10_descriptors.ipynb #3
 import ctypes
 
-# %% ../../nbs/1_preparation/10_descriptors.ipynb #6
+# %% ../../nbs/1_preparation/10_descriptors.ipynb #7
 class Descriptor(ctypes.LittleEndianStructure):
     "A GDT or IDT entry as its two words."
     _fields_ = [('a', ctypes.c_uint32), ('b', ctypes.c_uint32)]
@@ -17,7 +17,7 @@ class Descriptor(ctypes.LittleEndianStructure):
 FULL_EXEC_SEGMENT = (0x0000FFFF, 0x00CF9B00)   # code, 0 to 4G, ring 0
 FULL_SEGMENT = (0x0000FFFF, 0x00CF9300)        # data, 0 to 4G, ring 0
 
-# %% ../../nbs/1_preparation/10_descriptors.ipynb #11
+# %% ../../nbs/1_preparation/10_descriptors.ipynb #12
 def segment(
     base: int, # linear address of the first byte
     limit: int, # last valid offset, in bytes or in pages with `big`
@@ -28,18 +28,18 @@ def segment(
     return ((limit & 0xFFFF) | (base & 0xFFFF) << 16,
             (base >> 16 & 0xFF) | access << 8 | (limit & 0xF0000) | flags << 20 | (base & 0xFF000000))
 
-# %% ../../nbs/1_preparation/10_descriptors.ipynb #14
+# %% ../../nbs/1_preparation/10_descriptors.ipynb #15
 def segment_base(a: int, b: int) -> int:
     "The base address of a segment descriptor."
     return a >> 16 | (b & 0xFF) << 16 | b & 0xFF000000
 
-# %% ../../nbs/1_preparation/10_descriptors.ipynb #17
+# %% ../../nbs/1_preparation/10_descriptors.ipynb #18
 def segment_limit(a: int, b: int) -> int:
     "The last valid byte offset of a segment descriptor, granularity applied."
     limit = a & 0xFFFF | b & 0xF0000
     return limit << 12 | 0xFFF if b & 0x800000 else limit
 
-# %% ../../nbs/1_preparation/10_descriptors.ipynb #24
+# %% ../../nbs/1_preparation/10_descriptors.ipynb #25
 INTERRUPT_GATE, TRAP_GATE = 0xE, 0xF
 
 def gate(
@@ -51,7 +51,7 @@ def gate(
     "Pack a present 32-bit gate."
     return selector << 16 | handler & 0xFFFF, handler & 0xFFFF0000 | 0x8000 | dpl << 13 | kind << 8
 
-# %% ../../nbs/1_preparation/10_descriptors.ipynb #30
+# %% ../../nbs/1_preparation/10_descriptors.ipynb #31
 class Tss(ctypes.LittleEndianStructure):
     "The hardware task state segment of the i386, 104 bytes."
     _fields_ = [('back_link', ctypes.c_uint32)] + [(n, ctypes.c_uint32) for n in

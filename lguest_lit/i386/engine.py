@@ -7,7 +7,7 @@ __all__ = ['AS_BITS', 'ENGINE', 'NOT_CODE', 'EngineError', 'only', 'words', 'cha
            'find_registers', 'find_tables', 'find_segments', 'faulted', 'find_exception', 'find_flags', 'find_counter',
            'calibrate', 'peek', 'find_marker', 'live_address', 'raw_functions', 'no_exit_polls', 'State', 'Engine']
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #2
+# %% ../../nbs/1_preparation/30_engine.ipynb #3
 import ctypes, os, struct
 from functools import lru_cache
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from unicorn import x86_const as x86
 from unicorn.unicorn_py3.unicorn import uclib
 from .memory import PhysicalMemory
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #6
+# %% ../../nbs/1_preparation/30_engine.ipynb #7
 class EngineError(Exception):
     "This build of Unicorn does not keep its state where we can find it."
 
@@ -29,7 +29,7 @@ def only(
     if len(places) != 1: raise EngineError(f"{what} was found at {len(places)} places in the state of Unicorn, not at one")
     return places[0]
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #9
+# %% ../../nbs/1_preparation/30_engine.ipynb #10
 def words(
     uc: Uc,
 ) -> tuple:
@@ -37,7 +37,7 @@ def words(
     blob = bytes(uc.context_save())
     return struct.unpack(f'<{len(blob) // 4}I', blob)
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #12
+# %% ../../nbs/1_preparation/30_engine.ipynb #13
 def changed(
     before: tuple, # words
     after: tuple,
@@ -47,7 +47,7 @@ def changed(
     "Where one value has become another."
     return [i for i, pair in enumerate(zip(before, after)) if pair == (old, new)]
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #16
+# %% ../../nbs/1_preparation/30_engine.ipynb #17
 def probe_memory(
     uc: Uc,
 ):
@@ -60,7 +60,7 @@ def probe_memory(
     uc.mem_write(0x500, bytes.fromhex('66b838000f00d8'))                       # mov ax, 0x38; ltr ax
     uc.mem_write(0x510, bytes.fromhex('66b833008ed88ec0cf'))                   # mov ax, 0x33; mov ds, ax; mov es, ax; iret
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #18
+# %% ../../nbs/1_preparation/30_engine.ipynb #19
 def probe(
     ring: int = 0, # or 3
 ) -> Uc:
@@ -77,11 +77,11 @@ def probe(
         uc.emu_start(0x510, 0x20000)
     return uc
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #24
+# %% ../../nbs/1_preparation/30_engine.ipynb #25
 class Fields:
     "Numbers of words in the engine's CPU state: `f.EIP` and the like."
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #27
+# %% ../../nbs/1_preparation/30_engine.ipynb #28
 def find_registers(
     f: Fields,
 ):
@@ -98,7 +98,7 @@ def find_registers(
     uc.reg_write(x86.UC_X86_REG_CR4, 0x10)
     if words(uc)[f.CR4] != 0x10: raise EngineError("CR4 does not follow CR3")
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #30
+# %% ../../nbs/1_preparation/30_engine.ipynb #31
 def find_tables(
     f: Fields,
 ):
@@ -112,7 +112,7 @@ def find_tables(
         if before[at + 2] != 0x357: raise EngineError(f"the limit of {name} does not follow its base")
         setattr(f, name, at)
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #33
+# %% ../../nbs/1_preparation/30_engine.ipynb #34
 def find_segments(
     f: Fields,
 ):
@@ -129,7 +129,7 @@ def find_segments(
     f.HFLAGS = only([i for i in range(f.EFLAGS, f.ES) if ring0[i] ^ ring3[i] == 3], 'hflags')
     f.CR0 = only([i for i in range(f.TR, f.CR2) if ring0[i] == 0x80010011], 'CR0')
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #36
+# %% ../../nbs/1_preparation/30_engine.ipynb #37
 def faulted(
     selector: int, # one that lies beyond the GDT
 ) -> tuple:
@@ -140,7 +140,7 @@ def faulted(
     uc.emu_start(0x20000, 0x20005)
     return seen[0]
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #38
+# %% ../../nbs/1_preparation/30_engine.ipynb #39
 def find_exception(
     f: Fields,
 ):
@@ -150,7 +150,7 @@ def find_exception(
     f.IS_INT = f.ERROR + 1
     f.OLD = only([i for i in range(f.ERROR, len(a)) if a[i] == 13 and before[i] == 0xFFFFFFFF], 'the exception in flight')
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #41
+# %% ../../nbs/1_preparation/30_engine.ipynb #42
 AS_BITS = 1                          # CC_OP: the arithmetic flags stand in CC_SRC, bit by bit
 
 def find_flags(
@@ -168,7 +168,7 @@ def find_flags(
     f.CC_OP = only(places, 'the kind of the last operation')
 
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #44
+# %% ../../nbs/1_preparation/30_engine.ipynb #45
 def find_counter(
     f: Fields,
 ):
@@ -183,7 +183,7 @@ def find_counter(
     f.COUNTER = 8 * only(places, 'the counter of instructions')
 
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #47
+# %% ../../nbs/1_preparation/30_engine.ipynb #48
 @lru_cache(None)
 def calibrate() -> Fields:
     "Find every field we need in the state of the installed engine. Raises EngineError."
@@ -195,7 +195,7 @@ def calibrate() -> Fields:
     find_counter(f)
     return f
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #51
+# %% ../../nbs/1_preparation/30_engine.ipynb #52
 def peek(
     address: int, # in our own process; it need not be one
     n: int, # bytes
@@ -205,7 +205,7 @@ def peek(
         with open('/proc/self/mem', 'rb', buffering=0) as mem: return os.pread(mem.fileno(), n, address)
     except OSError: return b''
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #53
+# %% ../../nbs/1_preparation/30_engine.ipynb #54
 def find_marker(
     pointers: set, # where to look: 64 KB from each
     f: Fields,
@@ -219,7 +219,7 @@ def find_marker(
             if block[at + f.EDI * 4:at + f.EDI * 4 + 4] == other: found.add(p + at)
     return found
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #55
+# %% ../../nbs/1_preparation/30_engine.ipynb #56
 def live_address(
     uc: Uc,
     f: Fields,
@@ -239,7 +239,7 @@ def live_address(
     return followed[0] if len(followed) == 1 else None
 
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #59
+# %% ../../nbs/1_preparation/30_engine.ipynb #60
 _p, _u64 = ctypes.c_void_p, ctypes.c_uint64
 _RAW = dict(uc_emu_start=(_p, _u64, _u64, _u64, ctypes.c_size_t), uc_emu_stop=(_p,), uc_context_save=(_p, _p),
             uc_context_restore=(_p, _p), uc_hook_add=None, uc_hook_del=None)
@@ -254,7 +254,7 @@ def raw_functions() -> SimpleNamespace:
     raw.reg_read = ctypes.PyDLL(uclib._name)['uc_reg_read']   # too short to let other threads run meanwhile; wants ctypes objects
     return raw
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #62
+# %% ../../nbs/1_preparation/30_engine.ipynb #63
 def no_exit_polls(
     handle: int, # address of the engine's private structure
     whole: int, # bytes of a saved context
@@ -266,7 +266,7 @@ def no_exit_polls(
         raise EngineError("the engine's private flags do not lie where we look for them")
     ctypes.c_ubyte.from_address(handle + at + 50).value = 1
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #66
+# %% ../../nbs/1_preparation/30_engine.ipynb #67
 ENGINE = f'Unicorn {unicorn.__version__}'
 NOT_CODE = UC_ERR_FETCH_PROT         # `start`: it leads to where no memory is
 _NUMBERS = {name: getattr(x86, f'UC_X86_REG_{name}') for name in
@@ -326,7 +326,7 @@ class State:
         "How many instructions the last start has begun, if it was asked to count them."
         return self._counter.value
 
-# %% ../../nbs/1_preparation/30_engine.ipynb #71
+# %% ../../nbs/1_preparation/30_engine.ipynb #72
 class Engine(State):
     "A Unicorn i386 over `memory`, with its CPU state as the words `state`."
     def __init__(self,

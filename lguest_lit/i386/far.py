@@ -7,13 +7,13 @@ __all__ = ['CALL_16', 'TSS_32', 'CALL_32', 'on_stack', 'returned_code', 'returne
            'far_return', 'iret', 'call_segment', 'call_gate', 'far_call', 'real_code', 'go_real', 'v86_call',
            'v86_iret']
 
-# %% ../../nbs/1_preparation/47_far.ipynb #2
+# %% ../../nbs/1_preparation/47_far.ipynb #3
 from .paging import PageFault
 from .traps import (EF_IF, EF_IOPL, EF_NT, EF_RF, EF_TF, EF_VM, Fault, GP, NP, SS, TS, Segment, be_in, fetch_segment, fetch_words,
                                    find_code, find_stack, load, loaded, mark_accessed, push_frame, read_word,
                                    segment_of, TASK_GATE, task_gate, task_return)
 
-# %% ../../nbs/1_preparation/47_far.ipynb #7
+# %% ../../nbs/1_preparation/47_far.ipynb #8
 def on_stack(
     cpu,
     n: int, # how many words
@@ -29,7 +29,7 @@ def on_stack(
         else: return [together >> 8 * width * i & (1 << 8 * width) - 1 for i in range(n)]
     return [read_word(cpu, stack.base + (esp + width * i & mask), width, user) for i in reversed(range(n))][::-1]
 
-# %% ../../nbs/1_preparation/47_far.ipynb #11
+# %% ../../nbs/1_preparation/47_far.ipynb #12
 def returned_code(
     cpu,
     selector: int, # from the stack
@@ -56,7 +56,7 @@ def returned_stack(
     if not stack.present: raise Fault(SS, name)
     return stack
 
-# %% ../../nbs/1_preparation/47_far.ipynb #14
+# %% ../../nbs/1_preparation/47_far.ipynb #15
 def drop_segments(
     cpu,
     ring: int, # the program's new one
@@ -67,7 +67,7 @@ def drop_segments(
         if segment.selector & 0xFFFC and segment.dpl < ring and not (segment.access & 0x800 and segment.conforming):
             load(cpu, name, Segment(0, 0, 0, 0))
 
-# %% ../../nbs/1_preparation/47_far.ipynb #18
+# %% ../../nbs/1_preparation/47_far.ipynb #19
 _ANYBODY = 0x8D5 | 0x400 | EF_TF | EF_NT | EF_RF | 0x240000          # arithmetic, direction; alignment check and ID
 
 def load_flags(
@@ -81,7 +81,7 @@ def load_flags(
     if width == 2: mask &= 0xFFFF
     cpu.engine.put(EFLAGS=old & ~mask | flags & mask | 2)
 
-# %% ../../nbs/1_preparation/47_far.ipynb #22
+# %% ../../nbs/1_preparation/47_far.ipynb #23
 _UNMASK_NMI = ~4                                         # in the word behind the hidden flags
 
 def far_return(
@@ -111,7 +111,7 @@ def iret(cpu, width: int):
     if cpu.state[cpu.f.EFLAGS] & EF_NT: task_return(cpu)
     else: far_return(cpu, width, True)
 
-# %% ../../nbs/1_preparation/47_far.ipynb #26
+# %% ../../nbs/1_preparation/47_far.ipynb #27
 def call_segment(
     cpu,
     code: Segment, # with the selector that was asked for
@@ -149,7 +149,7 @@ def call_gate(
     code, stack = mark_accessed(cpu, code), mark_accessed(cpu, stack) if inwards else stack
     be_in(cpu, code, stack, push_frame(cpu, stack, esp, back, width), offset)
 
-# %% ../../nbs/1_preparation/47_far.ipynb #28
+# %% ../../nbs/1_preparation/47_far.ipynb #29
 CALL_16, TSS_32, CALL_32 = 4, 9, 12
 
 def far_call(
@@ -172,7 +172,7 @@ def far_call(
     cpu.state[cpu.f.EIP] = after
     task_gate(cpu, words[0] >> 16 if kind == TASK_GATE else selector & ~3, None, 0, cpu.engine.eflags())
 
-# %% ../../nbs/1_preparation/47_far.ipynb #32
+# %% ../../nbs/1_preparation/47_far.ipynb #33
 def real_code(
     cpu,
     selector: int,

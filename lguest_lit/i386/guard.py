@@ -8,7 +8,7 @@ __all__ = ['CANDIDATES', 'CALL_FAR', 'RETF_RELEASE', 'RETF', 'IRET', 'GROUP5', '
            'on_suspect', 'watched', 'forget_returns', 'translate_with', 'guard', 'operand_address', 'call_target',
            'far', 'stand_in']
 
-# %% ../../nbs/1_preparation/48_guard.ipynb #2
+# %% ../../nbs/1_preparation/48_guard.ipynb #3
 import re
 from .far import far_call, far_return, iret, on_stack, v86_call, v86_iret
 from .hooks import Hook
@@ -16,7 +16,7 @@ from .paging import PageFault
 from .ports import IO, allowed_io, opcode_at
 from .traps import CR0_PG, EF_VM, HF_CS32, HF_SS32, read_word
 
-# %% ../../nbs/1_preparation/48_guard.ipynb #7
+# %% ../../nbs/1_preparation/48_guard.ipynb #8
 CANDIDATES = re.compile(rb'[\xe4-\xe7\xec-\xef\x6c-\x6f\x9a\xca\xcb\xcf]|\xff[\x18-\x1f\x58-\x5f\x98-\x9f]', re.S)
 CALL_FAR, RETF_RELEASE, RETF, IRET, GROUP5 = 0x9A, 0xCA, 0xCB, 0xCF, 0xFF
 
@@ -41,7 +41,7 @@ def held_back(
     if opcode[0] == IRET: return ring == 3 or wide(cpu, insn[:n])
     return opcode[0] in (RETF, RETF_RELEASE) and ring == 3 and not v86
 
-# %% ../../nbs/1_preparation/48_guard.ipynb #11
+# %% ../../nbs/1_preparation/48_guard.ipynb #12
 def decoder_of(cpu):
     "The disassembler for the program's code: of 16 bits or of 32."
     return cpu.decoder if cpu.state[cpu.f.HFLAGS] & HF_CS32 else cpu.decoder16
@@ -63,7 +63,7 @@ def first_held_back(
     if at < size: return pc + at                         # an instruction that we don't know
     return None if n == count else pc
 
-# %% ../../nbs/1_preparation/48_guard.ipynb #15
+# %% ../../nbs/1_preparation/48_guard.ipynb #16
 VM_BYTE, VM_BIT = 10, 2                                  # in IRET's frame
 
 def vm_on_stack(cpu) -> bool:
@@ -108,7 +108,7 @@ def on_suspect(cpu, at: int, error):
     cpu.engine.code_written(at, 1)
     come_back(cpu)
 
-# %% ../../nbs/1_preparation/48_guard.ipynb #18
+# %% ../../nbs/1_preparation/48_guard.ipynb #19
 WATCHED_RETURNS = 64
 
 def watched(
@@ -131,7 +131,7 @@ def forget_returns(cpu):
     cpu.held.clear()
     cpu.engine.flush_code()
 
-# %% ../../nbs/1_preparation/48_guard.ipynb #22
+# %% ../../nbs/1_preparation/48_guard.ipynb #23
 HLT, JUMP_HERE = 0xF4, b'\xeb\xfe'
 
 def translate_with(
@@ -167,7 +167,7 @@ def guard(
     else: return not known
     return True
 
-# %% ../../nbs/1_preparation/48_guard.ipynb #26
+# %% ../../nbs/1_preparation/48_guard.ipynb #27
 def operand_address(
     cpu,
     insn, # decoded, with details
@@ -198,7 +198,7 @@ def call_target(
     offset = read_word(cpu, at, width, user)
     return read_word(cpu, at + width, 2, user), offset, insn.size
 
-# %% ../../nbs/1_preparation/48_guard.ipynb #28
+# %% ../../nbs/1_preparation/48_guard.ipynb #29
 def far(
     cpu,
     code: bytes, # from the beginning of a far CALL, RETF or IRET

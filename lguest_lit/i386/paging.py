@@ -6,19 +6,19 @@
 __all__ = ['PRESENT', 'RW', 'USER', 'PWT', 'PCD', 'ACCESSED', 'DIRTY', 'PSE', 'GLOBAL', 'PageFault', 'word', 'find_entries',
            'mark_entries', 'walk']
 
-# %% ../../nbs/1_preparation/20_paging.ipynb #3
+# %% ../../nbs/1_preparation/20_paging.ipynb #4
 from .memory import PhysicalMemory
 
-# %% ../../nbs/1_preparation/20_paging.ipynb #6
+# %% ../../nbs/1_preparation/20_paging.ipynb #7
 PRESENT, RW, USER, PWT, PCD = 0x01, 0x02, 0x04, 0x08, 0x10
 ACCESSED, DIRTY, PSE, GLOBAL = 0x20, 0x40, 0x80, 0x100
 
-# %% ../../nbs/1_preparation/20_paging.ipynb #9
+# %% ../../nbs/1_preparation/20_paging.ipynb #10
 class PageFault(Exception):
     "Vector 14: what the walk could not do. `.vaddr` goes to CR2, `.errcode` to the stack."
     def __init__(self, vaddr, errcode): self.vaddr, self.errcode = vaddr, errcode
 
-# %% ../../nbs/1_preparation/20_paging.ipynb #13
+# %% ../../nbs/1_preparation/20_paging.ipynb #14
 def word(
     u32, # physical memory as words
     i: int, # number of a word
@@ -42,7 +42,7 @@ def find_entries(
     if not word(u32, j) & PRESENT: raise PageFault(vaddr, error)
     return i, j
 
-# %% ../../nbs/1_preparation/20_paging.ipynb #16
+# %% ../../nbs/1_preparation/20_paging.ipynb #17
 def mark_entries(
     u32,
     i: int, # word number of the top-level entry
@@ -54,7 +54,7 @@ def mark_entries(
     at, want = i if j is None else j, ACCESSED | DIRTY if write else ACCESSED
     if word(u32, at) & want != want: u32[at] |= want
 
-# %% ../../nbs/1_preparation/20_paging.ipynb #20
+# %% ../../nbs/1_preparation/20_paging.ipynb #21
 def walk(
     u32, # physical memory as words
     cr3: int, # the page directory

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['IO', 'opcode_at', 'Access', 'access', 'bitmap_allows', 'in_or_out', 'move', 'string_io', 'allowed_io']
 
-# %% ../../nbs/1_preparation/46_ports.ipynb #2
+# %% ../../nbs/1_preparation/46_ports.ipynb #3
 import re
 from typing import NamedTuple
 from .absent import write_physical
 from .traps import EF_VM, HF_CS32, places, read_word
 
-# %% ../../nbs/1_preparation/46_ports.ipynb #7
+# %% ../../nbs/1_preparation/46_ports.ipynb #8
 _SEGMENTS = {0x26: 'ES', 0x2E: 'CS', 0x36: 'SS', 0x3E: 'DS', 0x64: 'FS', 0x65: 'GS'}
 _PREFIXES = frozenset((0x66, 0x67, 0xF0, 0xF2, 0xF3, *_SEGMENTS))
 IO = re.compile(rb'[\xe4-\xe7\xec-\xef\x6c-\x6f]')
@@ -33,7 +33,7 @@ class Access(NamedTuple):
     segment: str  # of an OUTS
     size: int     # bytes of the instruction
 
-# %% ../../nbs/1_preparation/46_ports.ipynb #9
+# %% ../../nbs/1_preparation/46_ports.ipynb #10
 def access(
     insn: bytes, # begins with one I/O instruction
     edx: int,
@@ -48,7 +48,7 @@ def access(
     return Access(insn[n + 1] if immediate else edx & 0xFFFF, width, bool(opcode & 2), opcode < 0x70,
                   0xF2 in prefixes or 0xF3 in prefixes, big == (0x67 in prefixes), segment, n + 1 + immediate)
 
-# %% ../../nbs/1_preparation/46_ports.ipynb #13
+# %% ../../nbs/1_preparation/46_ports.ipynb #14
 def bitmap_allows(
     cpu,
     port: int,
@@ -61,7 +61,7 @@ def bitmap_allows(
     if at + 1 > limit: return False
     return not read_word(cpu, tss + at, 2) >> (port & 7) & (1 << width) - 1
 
-# %% ../../nbs/1_preparation/46_ports.ipynb #17
+# %% ../../nbs/1_preparation/46_ports.ipynb #18
 def in_or_out(
     cpu,
     want: Access,
@@ -71,7 +71,7 @@ def in_or_out(
     if want.out: cpu.port_out(want.port, want.width, state[f.EAX] & mask)
     else: state[f.EAX] = state[f.EAX] & ~mask | cpu.port_in(want.port, want.width) & mask
 
-# %% ../../nbs/1_preparation/46_ports.ipynb #20
+# %% ../../nbs/1_preparation/46_ports.ipynb #21
 def move(
     cpu,
     want: Access,
@@ -87,7 +87,7 @@ def move(
         data = data[n:]
     cpu.engine.code_written(at, want.width)  # it may have been code
 
-# %% ../../nbs/1_preparation/46_ports.ipynb #22
+# %% ../../nbs/1_preparation/46_ports.ipynb #23
 def string_io(
     cpu,
     want: Access,
@@ -103,7 +103,7 @@ def string_io(
     state[f.ECX] = part(f.ECX, state[f.ECX] - 1)
     return not state[f.ECX] & mask
 
-# %% ../../nbs/1_preparation/46_ports.ipynb #26
+# %% ../../nbs/1_preparation/46_ports.ipynb #27
 def allowed_io(
     cpu,
     code: bytes, # at EIP: begins with an I/O instruction

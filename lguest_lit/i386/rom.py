@@ -6,14 +6,14 @@
 __all__ = ['RAM', 'SIZES', 'IRQ_PORT', 'NMI_PORT', 'END_PORT', 'ENDED', 'SHUT_DOWN', 'HALTED', 'TIME', 'EXAMPLE', 'reset',
            'RomMachine', 'run_rom', 'port_and_file', 'seconds', 'OneLine', 'parser', 'main']
 
-# %% ../../nbs/1_preparation/62_rom.ipynb #2
+# %% ../../nbs/1_preparation/62_rom.ipynb #3
 import argparse, sys, threading, time
 from pathlib import Path
 from .cpu import CPU
 from .memory import PhysicalMemory
 from .traps import EF_IF, HF_CPL, HF_CS32, HF_SS32, Segment, load
 
-# %% ../../nbs/1_preparation/62_rom.ipynb #7
+# %% ../../nbs/1_preparation/62_rom.ipynb #8
 RAM = 16 << 20
 SIZES = 64 << 10, 128 << 10
 
@@ -27,7 +27,7 @@ def reset(cpu):
     state[f.EIP], state[f.IDTR + 2] = 0xFFF0, 0x3FF
     cpu.engine.store()
 
-# %% ../../nbs/1_preparation/62_rom.ipynb #11
+# %% ../../nbs/1_preparation/62_rom.ipynb #12
 IRQ_PORT, NMI_PORT, END_PORT = 0x192, 0x193, 0xF4
 
 class RomMachine(CPU):
@@ -59,7 +59,7 @@ class RomMachine(CPU):
             self.ended = True
             self.kick()
 
-# %% ../../nbs/1_preparation/62_rom.ipynb #15
+# %% ../../nbs/1_preparation/62_rom.ipynb #16
 ENDED, SHUT_DOWN, HALTED, TIME = 0, 3, 4, 124
 
 def run_rom(
@@ -82,7 +82,7 @@ def run_rom(
             if end and time.monotonic() > end: return TIME
     finally: over.set()
 
-# %% ../../nbs/1_preparation/62_rom.ipynb #18
+# %% ../../nbs/1_preparation/62_rom.ipynb #19
 EXAMPLE = f'''exit status:
   {ENDED}    the program wrote to port {END_PORT:#x}
   2    something is wrong with what you asked for
@@ -119,7 +119,7 @@ def seconds(
     if not 0 <= value < threading.TIMEOUT_MAX: raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
     return value
 
-# %% ../../nbs/1_preparation/62_rom.ipynb #20
+# %% ../../nbs/1_preparation/62_rom.ipynb #21
 class OneLine(argparse.ArgumentParser):
     "A command line that says in one line what is wrong with it."
     def error(self, message): self.exit(2, f"{self.prog}: {message}\n")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CR4_PGE', 'is_global', 'notice_loads', 'before_instruction', 'wanted', 'whose', 'fill', 'TlbCPU']
 
-# %% ../../nbs/1_preparation/60_tlb.ipynb #2
+# %% ../../nbs/1_preparation/60_tlb.ipynb #3
 import capstone
 from capstone.x86 import X86_OP_MEM
 from unicorn import (UC_MEM_FETCH, UC_MEM_WRITE, UC_PROT_ALL, UC_PROT_EXEC,
@@ -17,7 +17,7 @@ from .memory import PhysicalMemory
 from .paging import GLOBAL, PSE, PageFault
 from .traps import CR0_PG, PF, exception
 
-# %% ../../nbs/1_preparation/60_tlb.ipynb #7
+# %% ../../nbs/1_preparation/60_tlb.ipynb #8
 CR4_PGE = 0x80
 
 def is_global(
@@ -30,7 +30,7 @@ def is_global(
     pde = u32[(state[f.CR3] & 0xFFFFF000 | vaddr >> 20 & 0xFFC) >> 2]
     return bool((pde if pde & PSE else u32[(pde & 0xFFFFF000 | vaddr >> 10 & 0xFFC) >> 2]) & GLOBAL)
 
-# %% ../../nbs/1_preparation/60_tlb.ipynb #10
+# %% ../../nbs/1_preparation/60_tlb.ipynb #11
 def notice_loads(cpu):
     "Forget what a load of CR3 or CR4 since the last look has made the processor forget."
     state, f = cpu.state, cpu.f
@@ -40,11 +40,11 @@ def notice_loads(cpu):
     cpu.tlb = {page: entry for page, entry in cpu.tlb.items() if entry[1]} if keep else {}
     cpu.loaded = loaded
 
-# %% ../../nbs/1_preparation/60_tlb.ipynb #13
+# %% ../../nbs/1_preparation/60_tlb.ipynb #14
 _decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32)
 _decoder.detail = True
 
-# %% ../../nbs/1_preparation/60_tlb.ipynb #15
+# %% ../../nbs/1_preparation/60_tlb.ipynb #16
 def before_instruction(cpu, address, size, _):
     "An INVLPG in ring 0 is about to run: drop the page."
     cpu.engine.load()
@@ -53,7 +53,7 @@ def before_instruction(cpu, address, size, _):
     insn = next(_decoder.disasm(code, address), None)
     if insn and insn.mnemonic == 'invlpg': cpu.tlb.pop(operand_address(cpu, insn, insn.operands[0]) >> 12, None)
 
-# %% ../../nbs/1_preparation/60_tlb.ipynb #20
+# %% ../../nbs/1_preparation/60_tlb.ipynb #21
 _PUSHES = {'push': 4, 'call': 4, 'pushfd': 4, 'pushal': 32, 'pushaw': 16, 'pushf': 2, 'enter': 4}
 _POPS = {'pop': 4, 'ret': 4, 'popfd': 4, 'popal': 32, 'popaw': 16, 'popf': 2}
 _SELECTORS = frozenset(('mov', 'pop', 'lds', 'les', 'lfs', 'lgs', 'lss', 'lar', 'lsl', 'verr', 'verw', 'ljmp'))
@@ -83,7 +83,7 @@ def whose(
         if at < page + 0x1000 and page < at + size: return max(page, at), True
     return page, insn.mnemonic not in _SELECTORS
 
-# %% ../../nbs/1_preparation/60_tlb.ipynb #22
+# %% ../../nbs/1_preparation/60_tlb.ipynb #23
 def fill(cpu, vaddr, kind, result, _) -> bool: # False: page fault
     "The engine has not got this page in its own cache: tell it where the page is."
     cpu.engine.load()
@@ -96,7 +96,7 @@ def fill(cpu, vaddr, kind, result, _) -> bool: # False: page fault
     result[0].paddr, result[0].perms = pa & ~0xFFF, UC_PROT_ALL if write else UC_PROT_READ | UC_PROT_EXEC
     return True
 
-# %% ../../nbs/1_preparation/60_tlb.ipynb #24
+# %% ../../nbs/1_preparation/60_tlb.ipynb #25
 class TlbCPU(CPU):
     "A CPU with a modelled TLB: `tlb` maps a page number to (physical page, global?)."
     shortcuts = False                # they read the tables, past the cache

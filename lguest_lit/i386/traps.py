@@ -5,24 +5,24 @@
 # %% auto #0
 __all__ = ['DE', 'DB', 'NMI', 'BP', 'OF', 'BR', 'UD', 'NM', 'DF', 'TS', 'NP', 'SS', 'GP', 'PF', 'MF', 'AC', 'ERROR_CODE', 'RESUME', 'CONTRIBUTORY', 'CR0_WP', 'CR0_PG', 'CR4_PSE', 'TASK_GATE', 'INTERRUPT_16', 'TRAP_16', 'GATES', 'HF_CPL', 'HF_INHIBIT', 'HF_CS32', 'HF_SS32', 'HF_ADDSEG', 'HF_TF', 'HF_TS', 'HF_RF', 'HF_VM', 'EF_TF', 'EF_IF', 'EF_IOPL', 'EF_NT', 'EF_RF', 'EF_VM', 'HF_KEPT', 'EF_KEPT', 'Fault', 'doubles', 'translate', 'places', 'read_word', 'Segment', 'fetch_words', 'segment_of', 'fetch_segment', 'mark_accessed', 'find_gate', 'find_code', 'find_stack', 'push_frame', 'load', 'loaded', 'be_in', 'enter', 'deliver_by_the_book', 'exception', 'TSS_CR3', 'TSS_EIP', 'TSS_REGISTERS', 'TSS_SEGMENTS', 'TSS_LDT', 'TSS_SIZE', 'REGISTER_ORDER', 'SEGMENT_ORDER', 'CR0_TS', 'BUSY', 'write_word', 'save_task', 'LateFault', 'task_segment', 'task_ldt', 'load_segments', 'mark_busy', 'switch_task', 'task_gate', 'task_return']
 
-# %% ../../nbs/1_preparation/40_traps.ipynb #2
+# %% ../../nbs/1_preparation/40_traps.ipynb #3
 from struct import Struct
 from typing import NamedTuple
 from .absent import read_physical, write_physical
 from .descriptors import INTERRUPT_GATE, TRAP_GATE, segment_base, segment_limit
 from .paging import PageFault, walk
 
-# %% ../../nbs/1_preparation/40_traps.ipynb #7
+# %% ../../nbs/1_preparation/40_traps.ipynb #8
 DE, DB, NMI, BP, OF, BR, UD, NM, DF, TS, NP, SS, GP, PF, MF, AC = 0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 16, 17
 ERROR_CODE = frozenset((DF, TS, NP, SS, GP, PF, AC))
 RESUME = frozenset((DE, BR, UD, NM, TS, NP, SS, GP, PF, MF, AC))
 
-# %% ../../nbs/1_preparation/40_traps.ipynb #10
+# %% ../../nbs/1_preparation/40_traps.ipynb #11
 class Fault(Exception):
     "An exception raised while another one is delivered."
     def __init__(self, vector, error=0): self.vector, self.error = vector, error
 
-# %% ../../nbs/1_preparation/40_traps.ipynb #13
+# %% ../../nbs/1_preparation/40_traps.ipynb #14
 CONTRIBUTORY = frozenset((DE, TS, NP, SS, GP))
 
 def doubles(
@@ -33,7 +33,7 @@ def doubles(
     if first == PF: return second == PF or second in CONTRIBUTORY
     return first in CONTRIBUTORY and second in CONTRIBUTORY
 
-# %% ../../nbs/1_preparation/40_traps.ipynb #17
+# %% ../../nbs/1_preparation/40_traps.ipynb #18
 CR0_WP, CR0_PG, CR4_PSE = 1 << 16, 1 << 31, 1 << 4
 
 def translate(
@@ -48,7 +48,7 @@ def translate(
     if not state[f.CR0] & CR0_PG: return vaddr
     return walk(cpu.u32, state[f.CR3], vaddr, write, user, bool(state[f.CR0] & CR0_WP), bool(state[f.CR4] & CR4_PSE), mark)
 
-# %% ../../nbs/1_preparation/40_traps.ipynb #19
+# %% ../../nbs/1_preparation/40_traps.ipynb #20
 def places(
     cpu,
     vaddr: int, # linear address
@@ -72,7 +72,7 @@ def read_word(
     "A word at a linear address, read with the processor's own rights, or ring 3's. Raises PageFault."
     return int.from_bytes(b''.join(read_physical(cpu.memory, *place) for place in places(cpu, vaddr, n, user=user)), 'little')
 
-# %% ../../nbs/1_preparation/40_traps.ipynb #22
+# %% ../../nbs/1_preparation/40_traps.ipynb #23
 class Segment(NamedTuple):
     "A selector, and what the processor has read of its descriptor."
     selector: int
@@ -89,7 +89,7 @@ class Segment(NamedTuple):
     @property
     def conforming(self): return bool(self.access & 0x400)
 
-# %% ../../nbs/1_preparation/40_traps.ipynb #25
+# %% ../../nbs/1_preparation/40_traps.ipynb #26
 def fetch_words(
     cpu,
     selector: int,
@@ -120,7 +120,7 @@ def fetch_segment(
     "Read a segment's descriptor from the GDT or the LDT. Raises Fault, PageFault."
     return segment_of(selector, fetch_words(cpu, selector, vector, ext))
 
-# %% ../../nbs/1_preparation/40_traps.ipynb #28
+# %% ../../nbs/1_preparation/40_traps.ipynb #29
 def mark_accessed(
     cpu,
     segment: Segment, # about to be loaded
@@ -133,7 +133,7 @@ def mark_accessed(
     write_physical(cpu.memory, at, bytes([segment.access >> 8 & 0xFF | 1]))
     return segment._replace(access=segment.access | 0x100)
 
-# %% ../../nbs/1_preparation/40_traps.ipynb #32
+# %% ../../nbs/1_preparation/40_traps.ipynb #33
 TASK_GATE, INTERRUPT_16, TRAP_16 = 5, 6, 7
 GATES = TASK_GATE, INTERRUPT_16, TRAP_16, INTERRUPT_GATE, TRAP_GATE
 
@@ -152,7 +152,7 @@ def find_gate(
     if not hi & 0x8000: raise Fault(NP, name)
     return lo, hi
 
-# %% ../../nbs/1_preparation/40_traps.ipynb #36
+# %% ../../nbs/1_preparation/40_traps.ipynb #37
 def find_code(
     cpu,
     selector: int, # from the gate
@@ -166,7 +166,7 @@ def find_code(
     ring = cpl if code.conforming else code.dpl      # conforming code runs in the caller's ring
     return code._replace(selector=selector & 0xFFFC | ring)
 
-# %% ../../nbs/1_preparation/40_traps.ipynb #40
+# %% ../../nbs/1_preparation/40_traps.ipynb #41
 def find_stack(
     cpu,
     ring: int, # of the handler, further in than the program
@@ -186,7 +186,7 @@ def find_stack(
     if not stack.present: raise Fault(SS, name)
     return esp, stack
 
-# %% ../../nbs/1_preparation/40_traps.ipynb #44
+# %% ../../nbs/1_preparation/40_traps.ipynb #45
 def push_frame(
     cpu,
     stack: Segment,
@@ -205,13 +205,13 @@ def push_frame(
             data = data[n:]
     return esp & ~mask | esp - width * len(words) & mask
 
-# %% ../../nbs/1_preparation/40_traps.ipynb #48
+# %% ../../nbs/1_preparation/40_traps.ipynb #49
 HF_CPL, HF_INHIBIT, HF_CS32, HF_SS32, HF_ADDSEG, HF_TF, HF_TS, HF_RF, HF_VM = 3, 1 << 3, 1 << 4, 1 << 5, 1 << 6, 1 << 8, 1 << 11, 1 << 16, 1 << 17
 EF_TF, EF_IF, EF_IOPL, EF_NT, EF_RF, EF_VM = 0x100, 0x200, 0x3000, 0x4000, 0x10000, 0x20000
 HF_KEPT = ~(HF_CPL | HF_INHIBIT | HF_CS32 | HF_SS32 | HF_ADDSEG | HF_TF | HF_RF | HF_VM)
 EF_KEPT = 0xFFFFFFFF & ~(EF_TF | EF_NT | EF_RF | EF_VM)
 
-# %% ../../nbs/1_preparation/40_traps.ipynb #51
+# %% ../../nbs/1_preparation/40_traps.ipynb #52
 _segment = Struct('<I4xQII').pack_into           # as the engine keeps it
 
 def load(
@@ -230,7 +230,7 @@ def loaded(
     at, state = getattr(cpu.f, register), cpu.state
     return Segment(state[at], state[at + 2], state[at + 4], state[at + 5])
 
-# %% ../../nbs/1_preparation/40_traps.ipynb #53
+# %% ../../nbs/1_preparation/40_traps.ipynb #54
 def be_in(
     cpu,
     code: Segment, # its selector says the ring
@@ -260,7 +260,7 @@ def enter(
     be_in(cpu, code, stack, esp, eip)
     state[f.EFLAGS] &= EF_KEPT & ~EF_IF if kind in (INTERRUPT_16, INTERRUPT_GATE) else EF_KEPT
 
-# %% ../../nbs/1_preparation/40_traps.ipynb #57
+# %% ../../nbs/1_preparation/40_traps.ipynb #58
 def deliver_by_the_book(
     cpu,
     vector: int,
@@ -289,7 +289,7 @@ def deliver_by_the_book(
         for name in ('GS', 'FS', 'DS', 'ES'): load(cpu, name, Segment(0, 0, 0, 0))
     enter(cpu, code, stack, esp, offset, kind)
 
-# %% ../../nbs/1_preparation/40_traps.ipynb #60
+# %% ../../nbs/1_preparation/40_traps.ipynb #61
 def exception(
     cpu,
     vector: int,
@@ -309,7 +309,7 @@ def exception(
         vector, error = (DF, 0) if first is not None and doubles(first, second) else (second, why)
         first, soft, resume = vector, False, EF_RF if vector in RESUME else 0
 
-# %% ../../nbs/1_preparation/42_tasks.ipynb #6
+# %% ../../nbs/1_preparation/42_tasks.ipynb #5
 TSS_CR3, TSS_EIP, TSS_REGISTERS, TSS_SEGMENTS, TSS_LDT, TSS_SIZE = 0x1C, 0x20, 0x28, 0x48, 0x60, 0x68
 REGISTER_ORDER = ('EAX', 'ECX', 'EDX', 'EBX', 'ESP', 'EBP', 'ESI', 'EDI')
 SEGMENT_ORDER = ('ES', 'CS', 'SS', 'DS', 'FS', 'GS')
@@ -337,7 +337,7 @@ def save_task(
         write_word(cpu, tss + TSS_EIP + 4 * i, value)
     for i, name in enumerate(SEGMENT_ORDER): write_word(cpu, tss + TSS_SEGMENTS + 4 * i, state[getattr(f, name)] & 0xFFFF, 2)
 
-# %% ../../nbs/1_preparation/42_tasks.ipynb #9
+# %% ../../nbs/1_preparation/42_tasks.ipynb #8
 class LateFault(Fault):
     "A fault of a task that has just been switched to: the switch itself is done."
 
@@ -382,7 +382,7 @@ def load_segments(
     for name in ('ES', 'DS', 'FS', 'GS'): load(cpu, name, found[name])
     be_in(cpu, found['CS'], found['SS'], state[f.ESP], state[f.EIP])
 
-# %% ../../nbs/1_preparation/42_tasks.ipynb #12
+# %% ../../nbs/1_preparation/42_tasks.ipynb #11
 CR0_TS, BUSY = 8, 0x200
 
 def mark_busy(cpu, selector: int, busy: bool):
@@ -416,7 +416,7 @@ def switch_task(
     cpu.engine.put(EFLAGS=(eflags | EF_NT if nested else eflags) & ~EF_VM | 2)
     load_segments(cpu, selectors)
 
-# %% ../../nbs/1_preparation/42_tasks.ipynb #14
+# %% ../../nbs/1_preparation/42_tasks.ipynb #15
 def task_gate(
     cpu,
     selector: int, # of a TSS, from the gate

@@ -10,7 +10,7 @@ __all__ = ['PAGE', 'MAX_MEMORY', 'ENGINE_ROOM', 'BUILT_IN', 'MARKER', 'COMMAND_L
            'device_page', 'write_all', 'OutputError', 'descriptor', 'never', 'always', 'Output', 'named_hypercalls',
            'Result', 'stats_dict', 'BadDma', 'Launcher', 'boot']
 
-# %% ../../nbs/4_launcher/10_launcher.ipynb #2
+# %% ../../nbs/4_launcher/10_launcher.ipynb #3
 import contextlib, errno, io, itertools, math, mmap, os, re, select, struct, sys, threading, time
 from codecs import getincrementaldecoder
 from collections import deque
@@ -27,10 +27,10 @@ from ..host.hypercalls import HCALL_NAMES
 from ..host.lg import Fixes, LauncherMemory
 from ..host.lguest_user import LHREQ_BREAK, LHREQ_GETDMA, LHREQ_INITIALIZE, LHREQ_IRQ, LguestFile
 
-# %% ../../nbs/4_launcher/10_launcher.ipynb #5
+# %% ../../nbs/4_launcher/10_launcher.ipynb #6
 class LauncherError(Exception): "The Guest can't be started; the text names the file or option, and says why."
 
-# %% ../../nbs/4_launcher/10_launcher.ipynb #8
+# %% ../../nbs/4_launcher/10_launcher.ipynb #9
 PAGE = 4096
 MAX_MEMORY = 768 << 20    # bytes; the Host must find room for the rest of itself
 
@@ -44,7 +44,7 @@ def parse_memory(
     size = int(digits) << {'K': 10, 'M': 20, 'G': 30}[unit]
     return check_memory(size, text)
 
-# %% ../../nbs/4_launcher/10_launcher.ipynb #9
+# %% ../../nbs/4_launcher/10_launcher.ipynb #10
 def check_memory(
     size: int,       # bytes
     text: str = None # how the user put it
@@ -58,7 +58,7 @@ def check_memory(
     if size % PAGE: raise LauncherError(f'memory size {text} is not a whole number of pages of {PAGE} bytes')
     return size
 
-# %% ../../nbs/4_launcher/10_launcher.ipynb #12
+# %% ../../nbs/4_launcher/10_launcher.ipynb #13
 def check_seconds(
     seconds: float, # how long a Guest may run; None: for ever
 ) -> float:
@@ -69,7 +69,7 @@ def check_seconds(
     if not positive: raise LauncherError(f'max_seconds {seconds!r} is not a positive number of seconds')
     return seconds
 
-# %% ../../nbs/4_launcher/10_launcher.ipynb #15
+# %% ../../nbs/4_launcher/10_launcher.ipynb #16
 ENGINE_ROOM = 1032 << 20   # addresses that an engine reserves, bytes
 
 def check_room(
@@ -82,7 +82,7 @@ def check_room(
         raise LauncherError(f'a Guest needs {size >> 20}M of address space, and the system does not give us so much '
                             '(see ulimit -v)') from None
 
-# %% ../../nbs/4_launcher/10_launcher.ipynb #19
+# %% ../../nbs/4_launcher/10_launcher.ipynb #20
 BUILT_IN = 'first', 'minimal'    # images that come with the package
 
 def read_file(
@@ -100,7 +100,7 @@ def read_file(
     if len(data) > MAX_MEMORY: raise LauncherError(f'{what} {path} is larger than any Guest: more than {MAX_MEMORY >> 20}M')
     return data
 
-# %% ../../nbs/4_launcher/10_launcher.ipynb #22
+# %% ../../nbs/4_launcher/10_launcher.ipynb #23
 def read_image(
     image: str | Path, # a file, or the name of a built-in image
     warn,              # called with a warning
@@ -110,7 +110,7 @@ def read_image(
     try: return read_file(image, 'image')
     except LauncherError as e: raise LauncherError(f'{e} (built in: {", ".join(BUILT_IN)})') from None
 
-# %% ../../nbs/4_launcher/10_launcher.ipynb #27
+# %% ../../nbs/4_launcher/10_launcher.ipynb #28
 MARKER = b'GenuineLguest'
 
 @dataclass
@@ -121,7 +121,7 @@ class Kernel:
     entry: int        # virtual address behind the marker
     top: int          # first physical address above the image, with the zeros it expects behind its data
 
-# %% ../../nbs/4_launcher/10_launcher.ipynb #29
+# %% ../../nbs/4_launcher/10_launcher.ipynb #30
 def looks_like(
     data: bytes, # a file that is not ELF
 ) -> str:
@@ -130,7 +130,7 @@ def looks_like(
     if data[:2] == b'\x1f\x8b': return ' but gzip: unpack it first'
     return ''
 
-# %% ../../nbs/4_launcher/10_launcher.ipynb #32
+# %% ../../nbs/4_launcher/10_launcher.ipynb #33
 def read_program_headers(
     data: bytes, # the file
     name: str,   # its name, for messages
@@ -154,7 +154,7 @@ def read_program_headers(
     try: return [s.header for s in ELFFile(io.BytesIO(plain)).iter_segments() if s['p_type'] == 'PT_LOAD']
     except Exception as e: raise bad(f'damaged ELF file: {e}') from None
 
-# %% ../../nbs/4_launcher/10_launcher.ipynb #35
+# %% ../../nbs/4_launcher/10_launcher.ipynb #36
 def check_segment(
     h,           # its program header
     n: int,      # its number, for the message
@@ -169,7 +169,7 @@ def check_segment(
     if end > mem: raise ValueError(f'segment {n} at {begin:#x}-{end:#x} is outside memory, which ends at {mem:#x}')
     if begin < 2*PAGE: raise ValueError(f'segment {n} at {begin:#x} lies on the boot parameters and the command line, 0 to {2*PAGE:#x}')
 
-# %% ../../nbs/4_launcher/10_launcher.ipynb #38
+# %% ../../nbs/4_launcher/10_launcher.ipynb #39
 def join_segments(
     headers: list, # of the loadable segments
     data: bytes,   # the file
@@ -184,7 +184,7 @@ def join_segments(
         top, filled = h.p_paddr + h.p_memsz, h.p_paddr + h.p_filesz
     return joined
 
-# %% ../../nbs/4_launcher/10_launcher.ipynb #41
+# %% ../../nbs/4_launcher/10_launcher.ipynb #42
 def find_entry(
     segments: list, # (physical address, bytes)
     name: str,      # the image, for the message
@@ -195,7 +195,7 @@ def find_entry(
         if found >= 0: return at + found + len(MARKER)
     raise LauncherError(f'{name}: Is this image a genuine lguest? It has no {MARKER.decode()!r} in it')
 
-# %% ../../nbs/4_launcher/10_launcher.ipynb #42
+# %% ../../nbs/4_launcher/10_launcher.ipynb #43
 def load_elf(
     data: bytes, # the file
     name: str,   # its name, for messages
@@ -214,7 +214,7 @@ def load_elf(
     entry = find_entry(segments, name) + page_offset & 0xFFFFFFFF
     return Kernel(segments, page_offset, entry, max(h.p_paddr + h.p_memsz for h in headers))
 
-# %% ../../nbs/4_launcher/10_launcher.ipynb #46
+# %% ../../nbs/4_launcher/10_launcher.ipynb #47
 def setup_pagetables(
     ram: memoryview,  # the Guest's memory, bytes
     mem: int,         # how much of it is RAM
@@ -235,7 +235,7 @@ def setup_pagetables(
     struct.pack_into(f'<{pages}I', ram, at, *(n << 12 | 7 for n in range(pages)))
     return pgdir, tables
 
-# %% ../../nbs/4_launcher/10_launcher.ipynb #50
+# %% ../../nbs/4_launcher/10_launcher.ipynb #51
 COMMAND_LINE = 4096    # where it is, a Guest-physical address
 
 def boot_parameters(
@@ -258,7 +258,7 @@ def boot_parameters(
         ram[0x210] = 0xFF                                  # a loader with no number of its own
         struct.pack_into('<2I', ram, 0x218, *initrd)
 
-# %% ../../nbs/4_launcher/10_launcher.ipynb #54
+# %% ../../nbs/4_launcher/10_launcher.ipynb #55
 DEVICE_CONSOLE, MAX_DEVICES = 1, 16
 CONSOLE_KEY = 0
 
@@ -271,7 +271,7 @@ def device_page(
     page = b''.join(struct.pack('<4HI', kind, features, 0, pages, pfn) for kind, features, pages, pfn in devices)
     return page, len(devices)
 
-# %% ../../nbs/4_launcher/10_launcher.ipynb #58
+# %% ../../nbs/4_launcher/10_launcher.ipynb #59
 def write_all(
     fd: int, # a file descriptor
     data: bytes,
@@ -285,7 +285,7 @@ def write_all(
             wait.register(fd, select.POLLOUT)
             wait.poll()
 
-# %% ../../nbs/4_launcher/10_launcher.ipynb #62
+# %% ../../nbs/4_launcher/10_launcher.ipynb #63
 class OutputError(Exception): "An output can't be written; the text names it, and says why."
 
 def descriptor(
@@ -296,7 +296,7 @@ def descriptor(
     raw = getattr(binary, 'raw', binary)
     return raw.fileno() if isinstance(raw, io.FileIO) else None
 
-# %% ../../nbs/4_launcher/10_launcher.ipynb #64
+# %% ../../nbs/4_launcher/10_launcher.ipynb #65
 def never() -> bool:
     "Shall we give up? No."
     return False
@@ -389,7 +389,7 @@ class Output:
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
 
-# %% ../../nbs/4_launcher/10_launcher.ipynb #72
+# %% ../../nbs/4_launcher/10_launcher.ipynb #73
 def named_hypercalls(
     stats: dict, # as `--stats` writes it: by number
 ) -> dict[str, int]:
@@ -397,7 +397,7 @@ def named_hypercalls(
     sync, ring = stats['hypercalls']['sync'], stats['hypercalls']['async']
     return {HCALL_NAMES.get(n, str(n)): sync.get(n, 0) + ring.get(n, 0) for n in sorted({*sync, *ring})}
 
-# %% ../../nbs/4_launcher/10_launcher.ipynb #74
+# %% ../../nbs/4_launcher/10_launcher.ipynb #75
 POWER_DOWN = 'CRASH: Power down'    # the death that was meant
 
 @dataclass
@@ -418,7 +418,7 @@ class Result:
         "How often the Guest made each hypercall, by its name."
         return named_hypercalls(self.stats)
 
-# %% ../../nbs/4_launcher/10_launcher.ipynb #76
+# %% ../../nbs/4_launcher/10_launcher.ipynb #77
 def stats_dict(
     stats,          # the Guest's Stats
     seconds: float, # how long it ran
@@ -426,12 +426,12 @@ def stats_dict(
     "The counters as one JSON-able object; all its inner keys are numbers: vector, hypercall, irq."
     return {**stats.as_dict(), 'seconds': round(seconds, 6)}
 
-# %% ../../nbs/4_launcher/10_launcher.ipynb #78
+# %% ../../nbs/4_launcher/10_launcher.ipynb #79
 class BadDma(LookupError): "The Guest's DMA reaches outside its memory; the text says where."
 
 SOON, LATE = 0.0005, 0.02     # seconds until the Waker asks again: after keys were taken, and at most
 
-# %% ../../nbs/4_launcher/10_launcher.ipynb #81
+# %% ../../nbs/4_launcher/10_launcher.ipynb #82
 class Launcher:
     "A Guest, from image to last words. LauncherError from the constructor if it can't be started."
     file = mm = host = None                # until there is one, and after `close`
@@ -694,7 +694,7 @@ class Launcher:
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
 
-# %% ../../nbs/4_launcher/10_launcher.ipynb #89
+# %% ../../nbs/4_launcher/10_launcher.ipynb #90
 def boot(
     image: str | Path | bytes = 'first', # a file, the name of a built-in image, or an ELF image itself
     args: list[str] | str = '',          # the kernel's command line

@@ -6,7 +6,7 @@
 __all__ = ['RIGHTS', 'GB', 'ZOOMS', 'pages_of', 'regions', 'known_frames', 'whose', 'host_world', 'guest_world', 'region_row',
            'AddressSpace', 'address_space']
 
-# %% ../../nbs/7_mastery/35_address_space.ipynb #3
+# %% ../../nbs/7_mastery/35_address_space.ipynb #4
 import traitlets
 
 from ..host.host import Host
@@ -15,7 +15,7 @@ from ..host.lg import Lguest, SWITCHER_ADDR
 from .base import Picture
 from .page_tables import guest_words, our_frames
 
-# %% ../../nbs/7_mastery/35_address_space.ipynb #7
+# %% ../../nbs/7_mastery/35_address_space.ipynb #8
 RIGHTS = RW | USER
 
 def pages_of(
@@ -28,7 +28,7 @@ def pages_of(
         if pde & PSE: yield from ((i << 10 | j, (pde >> 12) + j, pde & RIGHTS) for j in range(1024))
         else: yield from ((i << 10 | j, pte >> 12, pde & pte & RIGHTS) for j, pte in enumerate(below(pde) or ()) if pte & PRESENT)
 
-# %% ../../nbs/7_mastery/35_address_space.ipynb #9
+# %% ../../nbs/7_mastery/35_address_space.ipynb #10
 def regions(
     top: list,         # see `pages_of`
     below,
@@ -41,7 +41,7 @@ def regions(
         else: found.append([page, 1, frame, rights])
     return found
 
-# %% ../../nbs/7_mastery/35_address_space.ipynb #13
+# %% ../../nbs/7_mastery/35_address_space.ipynb #14
 def known_frames(
     host: Host,
 ) -> dict: # frame: whose
@@ -51,7 +51,7 @@ def known_frames(
         if lg is not None: named |= {int(pfn): name for pfn, name in our_frames(lg).items() if int(pfn) != lg.regs_page} | {lg.regs_page: f'registers of Guest {lg.guestid}'}
     return named
 
-# %% ../../nbs/7_mastery/35_address_space.ipynb #15
+# %% ../../nbs/7_mastery/35_address_space.ipynb #16
 def whose(lg, named: dict, region: list) -> tuple: # (colour, what it is)
     "Who lives in a region."
     page, _, frame, _ = region
@@ -60,7 +60,7 @@ def whose(lg, named: dict, region: list) -> tuple: # (colour, what it is)
     kernel = page << 12 >= lg.page_offset
     return (2, f'page {frame - lg.mm.base_pfn:#x} of the Guest, its kernel') if kernel else (3, f'page {frame - lg.mm.base_pfn:#x} of the Guest, a program')
 
-# %% ../../nbs/7_mastery/35_address_space.ipynb #17
+# %% ../../nbs/7_mastery/35_address_space.ipynb #18
 def host_world(
     host: Host,
     pgdir: int,           # frame of a top level: the Host's own, or a shadow's
@@ -73,7 +73,7 @@ def host_world(
     found = [[*region, *whose(lg, named, region)] for region in regions(table(pgdir), lambda pde: table(pde >> 12))]
     return dict(name=name, frames='machine', regions=found)
 
-# %% ../../nbs/7_mastery/35_address_space.ipynb #19
+# %% ../../nbs/7_mastery/35_address_space.ipynb #20
 def guest_world(
     lg: Lguest, # the Guest
     name: str = 'what the Guest wrote',
@@ -84,11 +84,11 @@ def guest_world(
     side = lambda page: (2, "the Guest's kernel") if page << 12 >= lg.page_offset else (3, 'a program')
     return dict(name=name, frames='Guest', regions=[[*region, *side(region[0])] for region in found])
 
-# %% ../../nbs/7_mastery/35_address_space.ipynb #zooms
+# %% ../../nbs/7_mastery/35_address_space.ipynb #24
 GB = 1 << 30
 ZOOMS = ('all 4 GB', 0, 4 * GB), ("the kernels' first 16 MB", 3 * GB, 16 << 20), ('the top 4 MB', SWITCHER_ADDR, 4 << 20), ("the Switcher's pages", SWITCHER_ADDR, 8 << 12)
 
-# %% ../../nbs/7_mastery/35_address_space.ipynb #region-row
+# %% ../../nbs/7_mastery/35_address_space.ipynb #28
 def region_row(
     page: int, n: int, frame: int, rights: int, # see `regions`
     colour: int, what: str,                     # see `whose`
@@ -97,7 +97,7 @@ def region_row(
     may = 'written' if rights & RW else 'read'
     return [f'{page << 12:#010x}', n, may, what]
 
-# %% ../../nbs/7_mastery/35_address_space.ipynb #23
+# %% ../../nbs/7_mastery/35_address_space.ipynb #31
 class AddressSpace(Picture):
     "Address spaces side by side, to scale, with a zoom."
     module_name = 'address_space'
@@ -110,7 +110,7 @@ class AddressSpace(Picture):
                  [region_row(*region) for region in world['regions']])
                 for world in self.data['worlds']]
 
-# %% ../../nbs/7_mastery/35_address_space.ipynb #26
+# %% ../../nbs/7_mastery/35_address_space.ipynb #34
 def address_space(
     *worlds: dict,           # from `host_world` and `guest_world`
     marks: dict = {},        # address: what begins there

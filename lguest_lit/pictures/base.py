@@ -6,7 +6,7 @@
 __all__ = ['HERE', 'MOST', 'MOVES', 'source', 'module', 'names', 'packed', 'script', 'cell_html', 'table_html', 'Picture', 'rule',
            'applied', 'field_value', 'BitFields', 'bit_fields']
 
-# %% ../../nbs/7_mastery/30_pictures.ipynb #4
+# %% ../../nbs/7_mastery/30_pictures.ipynb #5
 import base64, hashlib, html, json, zlib
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import traitlets
 
 import lguest_lit
 
-# %% ../../nbs/7_mastery/30_pictures.ipynb #8
+# %% ../../nbs/7_mastery/30_pictures.ipynb #9
 HERE = Path(lguest_lit.__file__).parent/'pictures'
 
 def source(
@@ -30,13 +30,13 @@ def module(
     "The whole text of a picture: the styles, what all share, and its own."
     return f'const CSS = {json.dumps(source("common.css"))};\n{source("common.js")}\n{source(f"{name}.js")}'
 
-# %% ../../nbs/7_mastery/30_pictures.ipynb #names
+# %% ../../nbs/7_mastery/30_pictures.ipynb #12
 def names() -> list:
     "All pictures: each has a module, and a few files are everybody's."
     return sorted({path.stem for path in HERE.glob('*.js')}
                   - {'common', 'static'})
 
-# %% ../../nbs/7_mastery/30_pictures.ipynb #12
+# %% ../../nbs/7_mastery/30_pictures.ipynb #16
 def packed(
     state: dict, # JSON-able
 ) -> str:        # JSON
@@ -45,7 +45,7 @@ def packed(
     if len(text) > 2000: text = json.dumps(base64.b64encode(zlib.compress(text.encode(), 9)).decode())
     return text.replace('<', '\\u003c')     # or it could end the script that it stands in, or hide the end
 
-# %% ../../nbs/7_mastery/30_pictures.ipynb #15
+# %% ../../nbs/7_mastery/30_pictures.ipynb #19
 def script(
     *names: str, # of pictures
 ) -> str:        # JavaScript
@@ -58,7 +58,7 @@ def script(
     whole = '\n'.join(['(() => {', '"use strict";', *parts, '})();'])
     return whole.replace('</', '<\\/')
 
-# %% ../../nbs/7_mastery/30_pictures.ipynb #still-table
+# %% ../../nbs/7_mastery/30_pictures.ipynb #23
 def cell_html(
     tag: str, # 'td' or 'th'
     text,     # anything; `code` in it is marked so
@@ -69,7 +69,7 @@ def cell_html(
                      for i, piece in enumerate(pieces))
     return f'<{tag}>{inside}</{tag}>'
 
-# %% ../../nbs/7_mastery/30_pictures.ipynb #still-rows
+# %% ../../nbs/7_mastery/30_pictures.ipynb #26
 MOST = 40    # rows of a still's table
 
 def table_html(
@@ -85,7 +85,7 @@ def table_html(
             f'<table>\n<thead><tr>{row("th", head)}</tr></thead>\n<tbody>\n'
             + '\n'.join(lines) + f'\n</tbody>\n</table>\n{more}')
 
-# %% ../../nbs/7_mastery/30_pictures.ipynb #17
+# %% ../../nbs/7_mastery/30_pictures.ipynb #30
 MOVES = ('<p><small>This is a still. The picture moves on the site, if scripts '
          'may run, and in JupyterLab once its cell is run.</small></p>')
 
@@ -131,7 +131,7 @@ class Picture(anywidget.AnyWidget):
 
     def __repr__(self): return f'{type(self).__name__}: {self.title}'
 
-# %% ../../nbs/7_mastery/30_pictures.ipynb #21
+# %% ../../nbs/7_mastery/30_pictures.ipynb #34
 def rule(
     word: int = 0, mask: int = 0, equals: int = 0, # applies if these bits of this word have this value; a mask of 0: always
     unless: bool = False,    # applies if they have another
@@ -155,7 +155,7 @@ def applied(
         if r['ends']: break
     return words
 
-# %% ../../nbs/7_mastery/30_pictures.ipynb #field-value
+# %% ../../nbs/7_mastery/30_pictures.ipynb #37
 def field_value(
     words: list, # of 32 bits each, the lowest first
     bits: list,  # [lowest bit, highest bit] of each piece, lowest first
@@ -165,7 +165,7 @@ def field_value(
     places = [n for low, high in bits for n in range(low, high + 1)]
     return sum((whole >> n & 1) << i for i, n in enumerate(places))
 
-# %% ../../nbs/7_mastery/30_pictures.ipynb #23
+# %% ../../nbs/7_mastery/30_pictures.ipynb #40
 class BitFields(Picture):
     "One or two words, bit by bit; `words` changes as the reader turns bits."
     module_name = 'bit_fields'

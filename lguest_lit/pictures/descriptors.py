@@ -6,7 +6,7 @@
 __all__ = ['YES_NO', 'GATE', 'GATE_RULES', 'SEGMENT', 'SEGMENT_RULES', 'PTE', 'EFLAGS', 'PAGE_FAULT', 'SELECTOR', 'gate_bits',
            'segment_bits', 'guest_words', 'gdt_rows', 'idt_rows', 'two_words', 'DescriptorTables', 'table_picture']
 
-# %% ../../nbs/7_mastery/39_descriptors.ipynb #3
+# %% ../../nbs/7_mastery/39_descriptors.ipynb #4
 from ctypes import sizeof
 
 from ..i386.descriptors import Descriptor
@@ -15,7 +15,7 @@ from ..host.lg import GDT_ENTRIES, IDT_ENTRIES, SYSCALL_VECTOR, Lguest
 from .base import BitFields, Picture, bit_fields, rule
 from ..host.segments import IGNORED_GDT
 
-# %% ../../nbs/7_mastery/39_descriptors.ipynb #7
+# %% ../../nbs/7_mastery/39_descriptors.ipynb #8
 YES_NO = {0: 'no', 1: 'yes'}
 GATE = [('offset, low half', [(0, 15)], None), ('selector', [(16, 31)], {0x60: "kernel code, ring 0", 0x61: "the Guest kernel's code", 0x50: "the Switcher's code"}),
         ('unused', [(32, 39)], None), ('type', [(40, 43)], {0xE: 'interrupt gate', 0xF: 'trap gate', 5: 'task gate', 6: '16-bit interrupt gate', 7: '16-bit trap gate'}),
@@ -24,7 +24,7 @@ GATE = [('offset, low half', [(0, 15)], None), ('selector', [(16, 31)], {0x60: "
 GATE_RULES = [rule(1, 0x8000, 0, keep=[0, 0], ends=True), rule(1, 0xE00, 0xE00, unless=True, kills='bad IDT type {type}'),
               rule(keep=[0xFFFF, 0xFFFFEF00], add=[0x610000, 0])]
 
-# %% ../../nbs/7_mastery/39_descriptors.ipynb #10
+# %% ../../nbs/7_mastery/39_descriptors.ipynb #11
 SEGMENT = [('limit', [(0, 15), (48, 51)], None), ('base', [(16, 31), (32, 39), (56, 63)], None), ('accessed', [(40, 40)], YES_NO),
            ('type', [(41, 43)], {0: 'data, read-only', 1: 'data, writable', 2: 'data, read-only, grows downwards', 3: 'data, writable, grows downwards',
                                  4: 'code, not readable', 5: 'code, readable', 6: 'conforming code, not readable', 7: 'conforming code, readable'}),
@@ -34,7 +34,7 @@ SEGMENT = [('limit', [(0, 15), (48, 51)], None), ('base', [(16, 31), (32, 39), (
 SEGMENT_RULES = [rule(1, 0x8000, 0, ends=True), rule(1, 0x209000, 0x9000, unless=True, kills='Bad GDT descriptor'),
                  rule(1, 0x6000, 0, add=[0, 0x2000]), rule(add=[0, 0x100])]
 
-# %% ../../nbs/7_mastery/39_descriptors.ipynb #12
+# %% ../../nbs/7_mastery/39_descriptors.ipynb #13
 def gate_bits(
     *words: int, # a gate's two
     title: str = 'A gate, and what the Host keeps of it',
@@ -51,7 +51,7 @@ def segment_bits(
     "A segment descriptor, bit by bit, with the Host's rules [H:600, H:610]."
     return bit_fields(SEGMENT, *words, title=title, rules=SEGMENT_RULES, says='segment', **kw)
 
-# %% ../../nbs/7_mastery/39_descriptors.ipynb #16
+# %% ../../nbs/7_mastery/39_descriptors.ipynb #17
 PTE = [('present', [(0, 0)], YES_NO), ('writable', [(1, 1)], YES_NO), ('user', [(2, 2)], {0: 'not for ring 3', 1: 'for all rings'}), ('write-through', [(3, 3)], YES_NO),
        ('not cached', [(4, 4)], YES_NO), ('accessed', [(5, 5)], YES_NO), ('dirty', [(6, 6)], {0: 'not written to', 1: 'written to'}),
        ('4 MB', [(7, 7)], {0: 'a page of 4 KB, or a table', 1: 'a page of 4 MB'}), ('global', [(8, 8)], {0: 'goes with CR3', 1: 'stays in the TLB'}),
@@ -63,7 +63,7 @@ PAGE_FAULT = [('P', [(0, 0)], {0: 'no such page', 1: 'there is a page, and it ma
 SELECTOR = [('EXT', [(0, 0)], {0: 'the program itself', 1: 'something from outside'}), ('IDT', [(1, 1)], {0: 'about a segment', 1: 'about a gate'}),
             ('TI', [(2, 2)], {0: 'in the GDT', 1: 'in the LDT'}), ('index', [(3, 15)], None)]
 
-# %% ../../nbs/7_mastery/39_descriptors.ipynb #20
+# %% ../../nbs/7_mastery/39_descriptors.ipynb #21
 def guest_words(
     lg: Lguest, # the Guest
     at: int,    # Guest-physical address of its table
@@ -73,7 +73,7 @@ def guest_words(
     table = (Descriptor * n).from_buffer_copy(lg.mm.ram[at:at + n * sizeof(Descriptor)])
     return [[d.a, d.b] for d in table]
 
-# %% ../../nbs/7_mastery/39_descriptors.ipynb #23
+# %% ../../nbs/7_mastery/39_descriptors.ipynb #24
 def gdt_rows(
     lg: Lguest,    # the Guest
     wrote: list,   # its own table: [a, b] of each entry
@@ -84,7 +84,7 @@ def gdt_rows(
     def why(i): return "the Host's own" if i in IGNORED_GDT and used[i].b else 'never copied' if i in IGNORED_GDT else ''
     return [[i, wrote[i], [lg.gdt_a[i], lg.gdt_b[i]], [used[i].a, used[i].b], why(i)] for i in range(GDT_ENTRIES)]
 
-# %% ../../nbs/7_mastery/39_descriptors.ipynb #26
+# %% ../../nbs/7_mastery/39_descriptors.ipynb #27
 def idt_rows(
     lg: Lguest,    # the Guest
     wrote: list,   # what it handed in: [a, b] of each of its 256 gates
@@ -96,14 +96,14 @@ def idt_rows(
     def why(i): return 'to the Host' if idt_address(used[i].a, used[i].b) == stubs[i] else 'directly'
     return [[i, wrote[i], kept(i), [used[i].a, used[i].b], why(i)] for i in range(IDT_ENTRIES)]
 
-# %% ../../nbs/7_mastery/39_descriptors.ipynb #two-words
+# %% ../../nbs/7_mastery/39_descriptors.ipynb #32
 def two_words(
     entry: list, # of a table: [a, b]
 ) -> str:
     "An entry as it is, for the still."
     return ' '.join(f'{word:08x}' for word in entry)
 
-# %% ../../nbs/7_mastery/39_descriptors.ipynb #29
+# %% ../../nbs/7_mastery/39_descriptors.ipynb #35
 class DescriptorTables(Picture):
     "A descriptor table as the Guest wrote it, as the Host keeps it, and as the processor reads it; `entry` is the one that is looked at."
     module_name = 'descriptor_tables'
@@ -118,7 +118,7 @@ class DescriptorTables(Picture):
                  [[f'{i} {names.get(i, "")}', *map(two_words, entries), why]
                   for i, *entries, why in named])]
 
-# %% ../../nbs/7_mastery/39_descriptors.ipynb #32
+# %% ../../nbs/7_mastery/39_descriptors.ipynb #38
 def table_picture(
     rows: list, # from `gdt_rows` or `idt_rows`
     kind: str,  # 'gdt' or 'idt'

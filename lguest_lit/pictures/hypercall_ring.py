@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HOST', 'GUEST', 'LAUNCHER', 'call_words', 'RingLog', 'HypercallRing', 'ring_picture']
 
-# %% ../../nbs/7_mastery/37_hypercall_ring.ipynb #3
+# %% ../../nbs/7_mastery/37_hypercall_ring.ipynb #4
 from ..host.core import run_guest, run_guest_once
 from ..host.hypercalls import HCALL_NAMES, LHCALL, do_async_hcalls, do_hcall, do_hypercalls
 from ..i386.probe import on_write
@@ -14,7 +14,7 @@ from ..host.lg import LGUEST_TRAP_ENTRY
 from .base import Picture
 from .run_guest import CALL, RETURN, Listener
 
-# %% ../../nbs/7_mastery/37_hypercall_ring.ipynb #6
+# %% ../../nbs/7_mastery/37_hypercall_ring.ipynb #7
 def call_words(
     eax: int, # the call
     *args: int, # EDX, EBX, ECX
@@ -24,7 +24,7 @@ def call_words(
     values = map(hex, args[:len(LHCALL(eax).args)])
     return f'{HCALL_NAMES[eax]}({", ".join(values)})'
 
-# %% ../../nbs/7_mastery/37_hypercall_ring.ipynb #10
+# %% ../../nbs/7_mastery/37_hypercall_ring.ipynb #11
 HOST, GUEST, LAUNCHER = 0, 2, 4
 class RingLog(Listener):
     "As a context: writes down what happens to the ring of a Guest that has said LGUEST_INIT, in `moments`."
@@ -97,7 +97,7 @@ class RingLog(Listener):
         super().__exit__()
         self.looking.__exit__(None, None, None)
 
-# %% ../../nbs/7_mastery/37_hypercall_ring.ipynb #14
+# %% ../../nbs/7_mastery/37_hypercall_ring.ipynb #15
 class HypercallRing(Picture):
     "The ring of 64 hypercalls, moment by moment."
     module_name = 'hypercall_ring'

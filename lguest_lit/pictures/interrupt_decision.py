@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['circumstances', 'InterruptDecision', 'decision_picture']
 
-# %% ../../nbs/7_mastery/38_interrupt_decision.ipynb #4
+# %% ../../nbs/7_mastery/38_interrupt_decision.ipynb #5
 import traitlets
 
 from ..host.lg import FIRST_EXTERNAL_VECTOR, LGUEST_IRQS, Lguest
 from .base import Picture
 
-# %% ../../nbs/7_mastery/38_interrupt_decision.ipynb #7
+# %% ../../nbs/7_mastery/38_interrupt_decision.ipynb #8
 def circumstances(
     lg: Lguest, # the Guest
 ) -> dict:
@@ -21,7 +21,7 @@ def circumstances(
                 window=lg.noirq_start <= lg.regs.eip < lg.noirq_end, halted=bool(lg.halted), if_flag=lg.fixes.if_flag,
                 handlers=sum(1 << n for n, hi in enumerate(handlers) if hi & 0x8000))
 
-# %% ../../nbs/7_mastery/38_interrupt_decision.ipynb #11
+# %% ../../nbs/7_mastery/38_interrupt_decision.ipynb #12
 class InterruptDecision(Picture):
     "Which question stops this interrupt? `circumstances` change as the reader turns them."
     module_name = 'interrupt_decision'
@@ -35,7 +35,7 @@ class InterruptDecision(Picture):
                  [[name, *map(said, found.values())]
                   for name, found in self.data['situations'].items()])]
 
-# %% ../../nbs/7_mastery/38_interrupt_decision.ipynb #decision
+# %% ../../nbs/7_mastery/38_interrupt_decision.ipynb #16
 def decision_picture(
     situations: dict, # name: from `circumstances`
     title: str = 'May this interrupt go in now?',

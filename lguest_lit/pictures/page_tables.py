@@ -6,7 +6,7 @@
 __all__ = ['TOLD', 'PARTS', 'runs', 'guest_words', 'guest_tables', 'shadow_tables', 'snapshot', 'counters', 'fault_told',
            'hcall_told', 'told', 'add', 'our_frames', 'table_film', 'table_rows', 'PageTables', 'page_tables']
 
-# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #4
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #5
 from array import array
 
 import traitlets
@@ -17,7 +17,7 @@ from ..host.lg import LGUEST_TRAP_ENTRY, Lguest
 from ..host.page_tables import FLAGS, PTES_PER_PAGE
 from .base import Picture
 
-# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #8
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #9
 def runs(
     words: list, # the entries of a table
 ) -> list:       # [first index, how many, first entry] of each run
@@ -33,7 +33,7 @@ def runs(
         found.append([i, 1, entry])
     return found
 
-# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #13
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #14
 def guest_words(
     lg: Lguest, # the Guest
     addr: int,  # Guest-physical
@@ -42,7 +42,7 @@ def guest_words(
     end = addr + 4 * PTES_PER_PAGE
     return array('I', bytes(lg.mm.ram[addr:end])).tolist() if end <= lg.memory_end else None
 
-# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #16
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #17
 def guest_tables(
     lg: Lguest, # the Guest
     cr3: int,   # Guest-physical address of a top level
@@ -54,7 +54,7 @@ def guest_tables(
     read = {cr3: words} | {at: guest_words(lg, at) for at in sorted(below)}
     return {str(at): runs(words) for at, words in read.items() if words is not None}
 
-# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #19
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #20
 def shadow_tables(
     lg: Lguest, # the Guest
     pfn: int,   # frame of a shadow's top level
@@ -66,7 +66,7 @@ def shadow_tables(
         if entry & PRESENT: words[entry >> 12] = u32[entry >> 12 << 10:(entry >> 12) + 1 << 10].tolist()
     return {str(at): runs(table) for at, table in words.items()}
 
-# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #23
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #24
 def snapshot(
     lg: Lguest, # the Guest
 ) -> dict:
@@ -80,7 +80,7 @@ def snapshot(
     return dict(slots=[None if s.pgdir is None else [s.cr3, s.pgdir] for s in lg.pgdirs], current=lg.pgdidx, guest=guest, shadow=shadow,
                 refs=held | {pfn: refs[int(pfn)] for pfn in shadow}, in_use=lg.mem.in_use)
 
-# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #27
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #28
 # hypercalls whose arguments are worth a word
 TOLD = {LHCALL.NEW_PGTABLE, LHCALL.FLUSH_TLB, LHCALL.SET_PTE, LHCALL.SET_PMD,
         LHCALL.SET_STACK}
@@ -91,7 +91,7 @@ def counters(
     "What is counted in each turn."
     return list(lg.stats.traps), lg.stats.demand_fixed, lg.stats.demand_reflected
 
-# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #29
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #30
 def fault_told(
     lg: Lguest,   # the Guest
     vaddr: int,   # where
@@ -104,7 +104,7 @@ def fault_told(
     tried = f"{'a user program' if code & 4 else 'the kernel'} {'writes to' if code & 2 else 'reads'} {what}"
     return f"Page fault: {tried}. " + ('demand_page mends the shadow.' if fixed else "The Guest's own tables forbid it." if passed else '')
 
-# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #31
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #32
 def hcall_told(
     lg: Lguest, # the Guest
 ) -> str:
@@ -115,7 +115,7 @@ def hcall_told(
     args = [f'{value:#x}' for value in (regs.edx, regs.ebx, regs.ecx)][:count]
     return f"Hypercall: {name}{' ' * bool(args)}{', '.join(args)}."
 
-# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #33
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #34
 def told(
     lg: Lguest,    # the Guest
     before: tuple, # `counters`, before the turn
@@ -132,12 +132,12 @@ def told(
         return hcall_told(lg) + end, about
     return (f'Trap {vector}.' if vector is not None else 'The Guest did not run.') + end, None
 
-# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #37
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #38
 def add(film: dict, lg: Lguest, sentence: str, about: int = None):
     "One more moment: now."
     for name, value in dict(frames=snapshot(lg), says=sentence, about=about).items(): film[name].append(value)
 
-# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #40
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #41
 def our_frames(
     lg: Lguest, # the Guest
 ) -> dict:      # frame: whose
@@ -149,7 +149,7 @@ def our_frames(
     tables = {pfn: f"the Switcher's PTE page of CPU {i}" for i, pfn in enumerate(host.switcher_pte_pages)}
     return {str(pfn): name for pfn, name in (named | tables | {lg.regs_page: "this Guest's registers"}).items()}
 
-# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #42
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #43
 def table_film(
     lg: Lguest,              # the Guest
     move,                    # lets it out and in once
@@ -169,10 +169,10 @@ def table_film(
         add(film, lg, end[1])
     return film
 
-# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #48
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #49
 PARTS = 'slots', 'split', 'walk', 'tables', 'places', 'holders'
 
-# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #52
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #53
 def table_rows(
     tables: dict, # address or frame: runs
     shift: int,   # 12 for frames
@@ -184,7 +184,7 @@ def table_rows(
     return [[f'{int(at) << shift:#x}', span(i, n), f'{entry:#010x}']
             for at in order for i, n, entry in tables[at]]
 
-# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #55
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #56
 class PageTables(Picture):
     "Guest and shadow page tables side by side, moment by moment; an address is walked through both."
     module_name = 'page_tables'
@@ -203,7 +203,7 @@ class PageTables(Picture):
                 ('The tables in use, the top level first', head,
                  table_rows(frame['shadow'], 12, pgdir))]
 
-# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #58
+# %% ../../nbs/7_mastery/34_page_table_picture.ipynb #59
 def page_tables(
     film: dict,           # from `table_film`
     vaddr: int,           # the address to begin with

@@ -7,7 +7,7 @@ __all__ = ['BACK', 'CALL', 'RETURN', 'ASKED', 'SAID', 'NOTES', 'reason', 'Turn',
            'interrupted', 'slept', 'came_back', 'worked', 'finished', 'killed', 'passing', 'saying', 'Turns', 'asked',
            'often', 'RunGuest', 'run_guest_picture']
 
-# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #4
+# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #5
 import errno, sys
 from collections import Counter
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from ..host.lg import LGUEST_TRAP_ENTRY, kill_guest
 from ..host.page_tables import demand_page
 from .base import Picture
 
-# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #8
+# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #9
 BACK = {LGUEST_TRAP_ENTRY: 'wish', 14: 'fault', 13: 'protection', 7: 'fpu'}
 
 def reason(
@@ -30,7 +30,7 @@ def reason(
     "Which of the six reasons to be back is this? [H:030]"
     return BACK.get(trap) or ('irq' if 32 <= trap < 256 else 'trap')
 
-# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #11
+# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #12
 @dataclass
 class Turn:
     "One turn of the loop: the steps that it came by, what there is to say, how many letters stood on the console."
@@ -39,7 +39,7 @@ class Turn:
     says: list = field(default_factory=list)
     calls: dict = field(default_factory=dict)  # (from the ring?, name of the hypercall): how often
 
-# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #15
+# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #16
 CALL, RETURN = 'call', 'return'
 
 class Listener:
@@ -60,14 +60,14 @@ class Listener:
 
     def __exit__(self, *_): sys.setprofile(self.before)
 
-# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #20
+# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #21
 def called_hcall(turn, frame, _):
     "A hypercall: from the ring, or directly."
     lg, n = frame.f_locals['lg'], frame.f_locals['regs'].eax
     what = frame.f_locals['counts'] is lg.stats.hypercalls_async, HCALL_NAMES.get(n, f'number {n}')
     turn.calls[what] = turn.calls.get(what, 0) + 1
 
-# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #23
+# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #24
 ASKED = ['dma', 'signal', 'break']   # the three reasons to leave, in the order in which they are asked for
 
 def left(turn, frame, _):
@@ -76,14 +76,14 @@ def left(turn, frame, _):
     turn.path += steps
     turn.says.append(f'read() returns {errno.errorcode[frame.f_locals["number"]]}')
 
-# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #26
+# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #27
 def returned(turn, frame, answer):
     "`run_guest` returns: a DMA, if it returns anything."
     if answer is None: return
     turn.path += ['dma', 'launcher']
     turn.says.append(f'read() returns a DMA for key {answer[2]:#x}: the Launcher has something to do')
 
-# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #29
+# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #30
 def interrupted(turn, frame, _):
     "`set_guest_interrupt`: an interrupt if it was asked for by the one who decides about them."
     caller = frame.f_back
@@ -91,13 +91,13 @@ def interrupted(turn, frame, _):
     turn.path.append('inject')
     turn.says.append(f'interrupt {caller.f_locals["irq"]} goes in')
 
-# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #32
+# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #33
 def slept(turn, frame, _):
     "Nothing to do until somebody calls."
     turn.path += ['halted', 'sleep']
     turn.says.append('the Guest sleeps, and so does the Host')
 
-# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #35
+# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #36
 def came_back(turn, frame, _):
     "`run_guest_once` returns: there is a trap number."
     lg = frame.f_locals['lg']
@@ -106,11 +106,11 @@ def came_back(turn, frame, _):
     about = f', about address {cpu.state[cpu.f.CR2]:#x}' if regs.trapnum == 14 else ''
     turn.says.append(f'in, and back with trap {regs.trapnum} at {regs.eip:#x}{about}')
 
-# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #38
+# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #39
 SAID = dict(mended='demand_page has mended the shadow', emulated='emulate_insn has done it for the Guest', handler="into the Guest's own handler",
             absorbed='the Guest has not asked for it: absorbed', handled="the Host's own interrupt: its handler has run")
 
-# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #41
+# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #42
 def worked(step: str):
     "What follows if the function returns True."
     def note(turn, frame, answer):
@@ -119,7 +119,7 @@ def worked(step: str):
             turn.says.append(SAID[step])
     return note
 
-# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #44
+# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #45
 def finished(turn, frame, _):
     "`handle_trap` returns without having called anybody."
     step = dict(fpu='absorbed', irq='handled').get(turn.path[-1])
@@ -127,23 +127,23 @@ def finished(turn, frame, _):
         turn.path.append(step)
         turn.says.append(SAID[step])
 
-# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #47
+# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #48
 def killed(turn, frame, _):
     "The Guest has broken a rule."
     turn.path.append('kill')
     turn.says.append(f'killed: {frame.f_locals["text"].strip()}')
 
-# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #50
+# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #51
 def passing(*steps: str):
     "These steps, whatever the function does."
     return lambda turn, frame, _: turn.path.extend(steps)
 
-# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #53
+# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #54
 def saying(text: str):
     "This sentence."
     return lambda turn, frame, _: turn.says.append(text)
 
-# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #56
+# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #57
 NOTES = {(do_hcall, CALL): called_hcall, (initialize, CALL): saying('LGUEST_INIT: where lguest_data is'), (fail, CALL): left, (run_guest, RETURN): returned,
          (clockdev_fn, CALL): saying('the alarm has gone off: interrupt 0 is pending'), (maybe_do_interrupt, CALL): passing(*ASKED, 'interrupts'),
          (set_guest_interrupt, CALL): interrupted, (set_ts, CALL): saying('the FPU will trap: the Guest has asked for it'),
@@ -151,7 +151,7 @@ NOTES = {(do_hcall, CALL): called_hcall, (initialize, CALL): saying('LGUEST_INIT
          (emulate_insn, RETURN): worked('emulated'), (deliver_trap, CALL): passing('deliver'), (deliver_trap, RETURN): worked('handler'),
          (handle_trap, RETURN): finished, (kill_guest, CALL): killed}
 
-# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #59
+# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #60
 class Turns(Listener):
     "As a context: writes down each turn of run_guest, in `list`."
     def __init__(self,
@@ -173,7 +173,7 @@ class Turns(Listener):
         "All turns together."
         return Counter(step for turn in self.list for step in turn.path)
 
-# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #66
+# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #67
 def asked(
     turn: Turn,
 ) -> list: # sentences
@@ -181,7 +181,7 @@ def asked(
     def words(ring): return ', '.join(name + (f' ({n} times)' if n > 1 else '') for (where, name), n in turn.calls.items() if where == ring)
     return [text + words(ring) for ring, text in ((True, 'from the ring: '), (False, 'asked directly: ')) if words(ring)]
 
-# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #71
+# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #72
 def often(
     paths: list, # steps of each way
     turns: list, # (which way, …)
@@ -190,7 +190,7 @@ def often(
     counted = Counter(step for path, *_ in turns for step in paths[path])
     return counted.most_common()
 
-# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #74
+# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #75
 class RunGuest(Picture):
     "The loop of run_guest, turn by turn."
     module_name = 'run_guest'
@@ -204,7 +204,7 @@ class RunGuest(Picture):
                   for n, (_, says, _) in enumerate(turns, 1)]),
                 ('At the end', ['console'], [[self.data['console']]])]
 
-# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #77
+# %% ../../nbs/7_mastery/36_run_guest_picture.ipynb #78
 def run_guest_picture(
     turns: Turns, # over
     title: str = 'run_guest, turn by turn',

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['table', 'told', 'seen', 'Steps', 'steps']
 
-# %% ../../nbs/7_mastery/40_steps_picture.ipynb #3
+# %% ../../nbs/7_mastery/40_steps_picture.ipynb #4
 import traitlets
 
 from .base import Picture
 
-# %% ../../nbs/7_mastery/40_steps_picture.ipynb #7
+# %% ../../nbs/7_mastery/40_steps_picture.ipynb #8
 def table(
     title: str,  # above it
     head: tuple, # of each column
@@ -20,7 +20,7 @@ def table(
     cells = lambda row: [str(cell) for cell in (row if isinstance(row, (list, tuple)) else [row])]
     return dict(title=title, head=head, rows=[[str(name), *cells(row)] for name, row in rows.items()])
 
-# %% ../../nbs/7_mastery/40_steps_picture.ipynb #told
+# %% ../../nbs/7_mastery/40_steps_picture.ipynb #12
 def told(
     scene: dict, # name and steps
 ) -> tuple:      # for `table_html`
@@ -28,7 +28,7 @@ def told(
     steps = enumerate(scene['steps'], 1)
     return scene['name'], ['step', ''], [[i, s['says']] for i, s in steps]
 
-# %% ../../nbs/7_mastery/40_steps_picture.ipynb #seen
+# %% ../../nbs/7_mastery/40_steps_picture.ipynb #15
 def seen(
     scene: dict, # name and steps
 ) -> list:       # for `table_html`
@@ -44,7 +44,7 @@ def seen(
              [[name, *(at.get(n, '') for n in numbers)]
               for name, at in rows.items()]) for title, rows in found.items()]
 
-# %% ../../nbs/7_mastery/40_steps_picture.ipynb #9
+# %% ../../nbs/7_mastery/40_steps_picture.ipynb #17
 class Steps(Picture):
     "Tables that change, a step at a time."
     module_name = 'steps'
@@ -55,7 +55,7 @@ class Steps(Picture):
         return [table for scene in self.data['scenes']
                 for table in [told(scene), *seen(scene)]]
 
-# %% ../../nbs/7_mastery/40_steps_picture.ipynb #11
+# %% ../../nbs/7_mastery/40_steps_picture.ipynb #19
 def steps(
     scenes: dict, # name: [(sentence, table, …)] for each step
     title: str,

@@ -7,7 +7,7 @@ __all__ = ['HOST_STEPS', 'MEANS', 'WHO', 'REGISTERS', 'PARTS', 'SwitchCamera', '
            'pushed_names', 'host_frames', 'frames_of', 'state_fields', 'two_worlds', 'line_words', 'SwitcherPicture',
            'in_place', 'switcher_data', 'switcher_picture', 'stay_frame', 'switcher_turns']
 
-# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #4
+# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #5
 import sys
 
 from ..watch.film import Labels, StayCamera, leaves, registers_at
@@ -17,7 +17,7 @@ from .base import Picture
 from .trap_microscope import instruction, trap_name
 from ..watch.rewind import TimeMachine
 
-# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #8
+# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #9
 HOST_STEPS = dict(handle_trap='handle_trap has dealt with the trap', do_hypercalls='do_hypercalls has done what was asked', maybe_do_interrupt='maybe_do_interrupt has delivered an interrupt',
                   map_switcher_in_guest='map_switcher_in_guest has hooked the Switcher into the shadow', copy_traps='copy_traps has filled the IDT', copy_gdt='copy_gdt has filled the GDT',
                   copy_gdt_tls='copy_gdt_tls has copied three descriptors', copy_in_guest_info='copy_in_guest_info has done the rest')
@@ -63,7 +63,7 @@ class SwitchCamera(StayCamera):
         super().shoot(world)
         self.frames[-1]['tss'] = self.cpu.state[self.cpu.f.TR + 2]
 
-# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #9
+# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #10
 def film_switch(
     machine: TimeMachine,  # left where it was
     switch: int,           # after which world switch
@@ -78,12 +78,12 @@ def film_switch(
     finally: machine.goto(here.switch, here.insn)
     return dict(switch=switch, code=camera.code, frames=camera.frames, host=camera.host, start=camera.start)
 
-# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #16
+# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #17
 def listed(words: list, n: int = 4) -> str:
     "Some words, not too many."
     return ', '.join(words[:n]) + (f' and {len(words) - n} more' if len(words) > n else '')
 
-# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #19
+# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #20
 MEANS = dict(cr3='page tables', gdtr='GDT', idtr='IDT', tr='task register', cs='code segment')
 
 def deed(
@@ -99,7 +99,7 @@ def deed(
     for place, name, at, _, _, value in frame.get('writes', []): places.setdefault(place, []).append(f'{(names or {}).get(at, name)} = {value:#x}')
     return listed([*said, *(f'{place}: {listed(words)}' for place, words in places.items())], 5) or 'nothing new but EIP, ESP or the flags'
 
-# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #23
+# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #24
 def code_lines(
     stay: dict, # from `film_switch`
 ) -> list:      # (address, bytes, text, label or '', world) of each
@@ -108,7 +108,7 @@ def code_lines(
     for frame in stay['frames']: world.setdefault(frame.get('insn'), frame['world'])
     return [[at, raw, instruction(bytes.fromhex(raw), at)[1] if raw else text, '' if '+' in label else label, world[i]] for i, (at, raw, text, label) in enumerate(stay['code'])]
 
-# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #26
+# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #27
 def pushed_names(
     stay: dict, # from `film_switch`
 ) -> list:      # (address, name), the highest first
@@ -121,16 +121,16 @@ def pushed_names(
         found.update(zip(sorted(words, reverse=True), names))
     return sorted(([at, name] for at, name in found.items()), reverse=True)
 
-# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #28
+# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #29
 WHO = 'Host', 'Switcher', 'Guest kernel', 'Guest user'
 REGISTERS = 'eax ebx ecx edx esi edi ebp esp eip eflags cs ss ds es fs gs'.split()
 
-# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #31
+# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #32
 def host_frames(stay: dict) -> list:
     "The Host's frames, as the picture wants them."
     return [dict(world=0, text=f"{step['text']}. (Python.)", regs={}, writes=step['writes']) for step in stay['host']]
 
-# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #34
+# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #35
 def frames_of(
     stay: dict, # from `film_switch`
 ) -> list:
@@ -143,13 +143,13 @@ def frames_of(
         frames.append(dict(world=frame['world'], text=done, regs=frame['regs'] | dict(tss=frame['tss']), writes=writes, insn=frame.get('insn')))
     return frames
 
-# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #37
+# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #38
 def state_fields() -> list: # (offset, size, name)
     "The fields of the state page in front of the IDT."
     dull = 'pad', 'cr3', 'eip', 'eflags', 'eax', 'ecx', 'edx', 'ebx', 'esp', 'ebp', 'esi', 'edi', 'es', 'cs', 'ss', 'ds', 'fs', 'gs', 'ldt', 'trace', 'back_link', 'esp2', 'ss2'
     return [[at, size, name] for at, size, name in leaves(LguestRoState) if at < LguestRoState.guest_idt.offset and (name == 'host_cr3' or name.split('.')[-1] not in dull)]
 
-# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #39
+# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #40
 def two_worlds(
     stay: dict, # from `film_switch`
 ) -> dict:      # register: [the Host's, the Guest's]
@@ -158,7 +158,7 @@ def two_worlds(
     at = [registers_at(stay, k) | dict(tss=stay['frames'][k]['tss']) for k in (0, inside)]
     return {name: [registers[name] for registers in at] for name in ('cr3', 'gdtr', 'idtr', 'tss')}
 
-# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #instruction
+# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #45
 def line_words(
     code: list, # see `code_lines`
     n: int,     # which line; None: none of the processor's
@@ -166,7 +166,7 @@ def line_words(
     "An instruction and its address, for the still."
     return '' if n is None else f'{code[n][0]:#010x} `{code[n][2]}`'
 
-# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #42
+# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #48
 class SwitcherPicture(Picture):
     "A world switch, instruction by instruction."
     module_name = 'switcher'
@@ -178,7 +178,7 @@ class SwitcherPicture(Picture):
                  [[line_words(code, frame.get('insn')), frame['text']]
                   for frame in self.data['frames']])]
 
-# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #45
+# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #51
 def in_place(
     frames: list, # from `frames_of`
     lines: list,  # from `code_lines`
@@ -188,7 +188,7 @@ def in_place(
     order = sorted(range(len(lines)), key=lambda i: (guest, lines[i][0]) if lines[i][4] > 1 else (i, 0))
     return dict(frames=[frame | dict(insn=order.index(frame['insn'])) if frame.get('insn') is not None else frame for frame in frames], code=[lines[i] for i in order])
 
-# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #47
+# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #53
 PARTS = 'listing', 'tables', 'registers', 'host stack', 'register page', 'state page'
 
 def switcher_data(
@@ -201,7 +201,7 @@ def switcher_data(
     return dict(parts=list(parts), start=start, **in_place(frames_of(stay), code_lines(stay)), stack=pushed_names(stay), fields=state_fields(), sides=two_worlds(stay),
                 regs=[name for name, _ in LguestRegs._fields_], idt=LguestRoState.guest_idt.offset, gdt=LguestRoState.guest_gdt.offset, registers=REGISTERS, pages=stay['frames'][0]['regs']['eax'])
 
-# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #50
+# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #56
 def switcher_picture(
     stay: dict,                       # from `film_switch`
     parts: tuple = PARTS,             # what to show of it
@@ -212,7 +212,7 @@ def switcher_picture(
     label = f'{len(stay["frames"])} instructions from the Host into the Guest and back, one at a time, with {", ".join(parts)}.'
     return SwitcherPicture(title=title, label=label, data=switcher_data(stay, parts), at=at)
 
-# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #55
+# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #61
 def stay_frame(stay: dict) -> dict:
     "A whole stay as one frame: the registers at its end, and all words that it has written."
     traps = [trap for frame in stay['frames'] for trap in frame.get('traps', []) if trap.get('to') == 0]
@@ -220,7 +220,7 @@ def stay_frame(stay: dict) -> dict:
     text = f"A stay of {len(stay['frames'])} instructions, and back with trap {traps[-1]['vector']}, {trap_name(traps[-1]['vector'])}."
     return dict(world=1, text=text, regs=registers_at(stay, len(stay['frames']) - 1) | dict(tss=stay['frames'][-1]['tss']), writes=writes)
 
-# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #58
+# %% ../../nbs/7_mastery/33_switcher_picture.ipynb #64
 def switcher_turns(
     stays: list,                             # from `film_switch`, one after the other
     parts: tuple = ('register page', 'state page'),

@@ -6,7 +6,7 @@
 __all__ = ['PLACES', 'META', 'SHOWN', 'SAID', 'planes', 'column', 'names_of', 'kernel_code', 'reel', 'scene', 'Timeline',
            'check_size', 'view']
 
-# %% ../../nbs/7_mastery/31_timeline.ipynb #4
+# %% ../../nbs/7_mastery/31_timeline.ipynb #5
 import base64, hashlib, webbrowser, zlib
 from collections import Counter
 from pathlib import Path
@@ -20,14 +20,14 @@ from .base import Picture
 from ..watch.rewind import Moment, TimeMachine, last_change, who_wrote
 from ..watch.trace import KINDS, REGISTERS, SOURCES, Recording, TraceError, code_name, load, write_file
 
-# %% ../../nbs/7_mastery/31_timeline.ipynb #8
+# %% ../../nbs/7_mastery/31_timeline.ipynb #9
 def planes(
     numbers: np.ndarray, # of 1, 2 or 4 bytes each
 ) -> bytes:
     "All first bytes, then all second bytes ..., deflated."
     return zlib.compress(numbers.view(np.uint8).reshape(-1, numbers.itemsize).T.tobytes(), 9)
 
-# %% ../../nbs/7_mastery/31_timeline.ipynb #10
+# %% ../../nbs/7_mastery/31_timeline.ipynb #11
 def column(
     numbers: np.ndarray, # unsigned, of 1, 2 or 4 bytes each
 ) -> dict:               # JSON-able
@@ -38,7 +38,7 @@ def column(
     packed = min(plain, delta, key=len)
     return dict(size=numbers.itemsize, delta=packed is delta, packed=base64.b64encode(packed).decode())
 
-# %% ../../nbs/7_mastery/31_timeline.ipynb #13
+# %% ../../nbs/7_mastery/31_timeline.ipynb #14
 def names_of(
     recording: Recording,
 ) -> dict: # kind of event: {code: name}
@@ -50,7 +50,7 @@ def names_of(
         names.setdefault(kind, {})[str(code)] = code_name(kind, code)
     return {kind: {code: name for code, name in these.items() if name} for kind, these in names.items()}
 
-# %% ../../nbs/7_mastery/31_timeline.ipynb #16
+# %% ../../nbs/7_mastery/31_timeline.ipynb #17
 PLACES = 10_000    # whose code a page shows, at most
 
 def kernel_code(
@@ -66,7 +66,7 @@ def kernel_code(
             if at <= eip - kernel.page_offset < at + len(data): book.add(eip, data, at + kernel.page_offset, 0)
     return book
 
-# %% ../../nbs/7_mastery/31_timeline.ipynb #18
+# %% ../../nbs/7_mastery/31_timeline.ipynb #19
 META = 'image args memory page_offset dead seed'.split()
 
 def reel(
@@ -87,7 +87,7 @@ def reel(
                 film=film is not None, stacks=film.stacks if film else [], still=film.still if film else [], stays=film.stays if film else [],
                 base=film.stays[0]['base'] if film and film.stays else 0)
 
-# %% ../../nbs/7_mastery/31_timeline.ipynb #22
+# %% ../../nbs/7_mastery/31_timeline.ipynb #23
 def scene(
     machine: TimeMachine, # in the middle of a stay
     before: dict = None,  # the registers one instruction earlier, if somebody knows
@@ -102,7 +102,7 @@ def scene(
                 lines=[list(line) for line in listing(code, regs['eip'] & ~0xFFF, regs['eip'])],
                 words=[[at, value, (pa or 0) - base, False] for at, pa, value in words])
 
-# %% ../../nbs/7_mastery/31_timeline.ipynb #24
+# %% ../../nbs/7_mastery/31_timeline.ipynb #25
 class Timeline(Picture):
     "A Guest's whole life under one slider; with the machine that lives it, every moment can be made live again."
     module_name = 'timeline'
@@ -165,7 +165,7 @@ class Timeline(Picture):
         where = f'at {found.eip:#x}, instruction {found.moment.insn}' if found.eip is not None else 'in its turn'
         return f'{name}: {found.old:#x} → {found.new:#x}, by the {found.by} {where} of the stay after switch {found.moment.switch}'
 
-# %% ../../nbs/7_mastery/31_timeline.ipynb #31
+# %% ../../nbs/7_mastery/31_timeline.ipynb #32
 SHOWN, SAID = 1 << 28, 16 << 20    # bytes that a page shows, at most: of numbers, and of text
 
 def check_size(

@@ -9,7 +9,7 @@ __all__ = ['HEARD', 'TRAP_NAMES', 'KINDS', 'FIELDS4', 'PUSHED', 'FIELDS', 'VERDI
            'tell_way_out', 'decision', 'tell_decision', 'tell_by_hand', 'tell_way_in', 'tell_bounce', 'tell',
            'microscope', 'microscope_bare', 'pushed', 'stack_row', 'TrapMicroscope', 'trap_microscope']
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #4
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #5
 import sys
 
 import capstone
@@ -22,7 +22,7 @@ from .base import Picture
 from ..watch.rewind import Counter
 from ..host.switcher import lguest_pages
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #8
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #9
 def peek(
     cpu,        # a CPU
     vaddr: int, # virtual address
@@ -31,13 +31,13 @@ def peek(
     found = cpu._fetch(vaddr & 0xFFFFFFFF, 4)
     return int.from_bytes(found, 'little') if len(found) == 4 else None
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #11
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #12
 def where_it_is(cpu) -> dict:
     "The registers that a trap changes."
     st, f = cpu.state, cpu.f
     return {name: st[getattr(f, name.upper())] for name in ('eip', 'cs', 'ss', 'esp')} | dict(eflags=cpu.engine.eflags())
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #13
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #14
 class Delivered:
     "One attempt of a processor's to deliver something: what it looked at, and what came of it."
     def __init__(self, cpu, vector, error, soft, culprit):
@@ -59,7 +59,7 @@ class Delivered:
         base = cpu.state[cpu.f.SS + 2]
         self.words = {self.new['esp'] + 4 * i & 0xFFFFFFFF: (name, peek(cpu, base + self.new['esp'] + 4 * i)) for i, name in enumerate(names)}
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #15
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #16
 HEARD = frozenset('run_guest_once do_hcall demand_page emulate_insn deliver_trap push_guest_stack kill_guest'.split())
 
 class Witness:
@@ -104,7 +104,7 @@ class Witness:
         if name == 'kill_guest': value = local['text']
         self.story.append(('call', name, value))
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #18
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #19
 def chains(
     story: list, # a Witness's
 ) -> list:       # (index behind it, [Delivered, …]) of each delivery
@@ -118,19 +118,19 @@ def chains(
         if not seen.refused: found, chain = [*found, (i + 1, chain)], []
     return found
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #22
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #23
 TRAP_NAMES = dict(enumerate('divide error,debug,NMI,breakpoint,overflow,bound,invalid opcode,no FPU,double fault,FPU overrun,invalid TSS,segment not present,'
                             'stack fault,general protection,page fault,reserved,FPU error,alignment,machine check,SIMD error'.split(',')))
 TRAP_NAMES |= {LGUEST_TRAP_ENTRY: 'hypercall', 0x80: 'system call'}
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #24
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #25
 def trap_name(
     vector: int,
 ) -> str:
     "A vector in words."
     return TRAP_NAMES.get(vector, 'reserved' if vector < 32 else 'interrupt')
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #26
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #27
 def error_rows(
     vector: int,
     error: int, # the error code
@@ -145,7 +145,7 @@ def error_rows(
     return [('EXT', '0', str(a), 'from outside the program' if a else 'the program itself'), ('IDT', '1', str(b), 'it is about a gate' if b else 'it is about a segment'),
             ('TI', '2', str(c), table), ('index', '3–15', f'{error >> 3:#x}', f'entry {error >> 3} of {table}')]
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #28
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #29
 KINDS = {0xE: 'interrupt gate: switches interrupts off', 0xF: 'trap gate: leaves interrupts alone', 5: 'task gate'}
 
 def gate_rows(
@@ -159,7 +159,7 @@ def gate_rows(
             ('type', 'b 8–12', f'{kind:#x}', KINDS.get(kind, 'no gate')), ('DPL', 'b 13–14', str(dpl), '`int` from any ring' if dpl == 3 else f'`int` from ring {dpl} or further in'),
             ('present', 'b 15', str(hi >> 15 & 1), 'there is a handler' if hi & 0x8000 else 'no handler')]
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #31
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #32
 class Names:
     "What is at an address, in words."
     def __init__(self,
@@ -176,7 +176,7 @@ class Names:
         at, name = below[-1]
         return f'`{name}`' if at == address else f'`{name}` + {address - at}'
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #33
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #34
 _decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32)
 _decoder.syntax = capstone.CS_OPT_SYNTAX_ATT
 
@@ -188,7 +188,7 @@ def instruction(
     found = next(_decoder.disasm(code, at, 1), None)
     return (found.bytes.hex(' '), f'{found.mnemonic} {found.op_str}'.strip()) if found else (code[:2].hex(' '), 'no instruction')
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #37
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #38
 class Telling:
     "A trap as steps, and the stacks that fill as it goes."
     def __init__(self,
@@ -218,7 +218,7 @@ class Telling:
         row['history'].append([len(self.steps) - 1, value])
         if pushed: self.stacks[stack]['esp'].append([len(self.steps) - 1, at])
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #40
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #41
 FIELDS4 = 'field', 'bits', 'value', 'means'
 
 def tell_culprit(t, seen):
@@ -232,14 +232,14 @@ def tell_culprit(t, seen):
         rows += [('IOPL', str(flags >> 12 & 3), f'ring {seen.cpl} has to ask the I/O map'), ('I/O map', f'{seen.io_map >> 16:#x}', f'the TSS ends at {seen.tss_limit:#x}: no port is allowed')]
     t.say('instruction', t.who(seen.cpl, seen.culprit), f'`{text}` in ring {seen.cpl}: {why}.', rows)
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #43
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #44
 def tell_gate(t, seen):
     "The gate, field by field."
     lo, hi = seen.gate
     leads_to = t.names(hi & 0xFFFF0000 | lo & 0xFFFF)
     t.say('gate', t.who(seen.cpl, seen.culprit), f'Gate {seen.vector} is at IDT + 8 × {seen.vector} = {seen.idt + 8 * seen.vector:#x}: the words a = {lo:#010x}, b = {hi:#010x}.', gate_rows(lo, hi, leads_to), FIELDS4)
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #45
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #46
 def tell_dpl(t, seen):
     "Who may come in."
     dpl = seen.gate[1] >> 13 & 3
@@ -247,7 +247,7 @@ def tell_dpl(t, seen):
     else: text = f'An `int` from ring {seen.cpl}, a gate with DPL {dpl}: {f"{seen.cpl} ≤ {dpl}, let in" if seen.cpl <= dpl else f"{seen.cpl} > {dpl}, refused"}.'
     t.say('DPL check', t.who(seen.cpl, seen.culprit), text, [('asked for?', 'yes' if seen.soft else 'no', '`int n`' if seen.soft else 'only `int n` is asked'), ('CPL', str(seen.cpl), 'ring of the caller'), ('DPL', str(dpl), 'of the gate')])
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #48
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #49
 def tell_stack(t, seen):
     "Which ring, and which stack."
     (a, b), ring, who = seen.segment, seen.ring, t.who(seen.cpl, seen.culprit)
@@ -258,7 +258,7 @@ def tell_stack(t, seen):
     t.say('stack', who, f'Another ring, another stack. The task-state segment has it: ss{ring}:esp{ring} = {ss & 0xFFFF:#x}:{esp:#x}.',
           [(f'esp{ring}', f'{esp:#x}', f'at TSS + {4 + 8 * ring} = {seen.tss + 4 + 8 * ring:#x}'), (f'ss{ring}', f'{ss & 0xFFFF:#x}', f'at TSS + {8 + 8 * ring}')])
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #51
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #52
 def tell_refusal(t, seen, following):
     "Something was wrong, and it goes on as another trap."
     fault, page = seen.refused, isinstance(seen.refused, PageFault)
@@ -269,10 +269,10 @@ def tell_refusal(t, seen, following):
     vector, error = following.vector, following.error
     t.say('refused', t.who(seen.cpl, seen.culprit), f'{why}. It goes on as vector {vector}, error code {error:#x}.', error_rows(vector, error), FIELDS4)
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #54
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #55
 PUSHED = dict(ss='where the stack was', esp='where the stack was', eflags='the flags', cs='where the program was', eip='where to go on') | {'error code': 'what it was about'}
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #55
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #56
 def tell_frame(t, seen):
     "The words that the processor pushes, and the handler."
     who, new = t.who(seen.cpl, seen.culprit), seen.new
@@ -284,7 +284,7 @@ def tell_frame(t, seen):
           [('CS', f'{new["cs"]:#x}', f'ring {seen.ring}'), ('EIP', f'{new["eip"]:#x}', t.names(new['eip'])), ('SS:ESP', f'{new["ss"]:#x}:{new["esp"]:#x}', ''),
            ('EFLAGS', f'{new["eflags"]:#x}', 'IF on' if new['eflags'] & 0x200 else 'IF off')])
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #57
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #58
 def tell_delivery(t, chain):
     "From the instruction to the handler, by way of what was refused."
     tell_culprit(t, chain[0])
@@ -293,10 +293,10 @@ def tell_delivery(t, chain):
         if following: tell_refusal(t, seen, following)
     for tell in tell_stack, tell_frame: tell(t, chain[-1])
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #61
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #62
 FIELDS = [name for name, _ in LguestRegs._fields_]
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #63
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #64
 def tell_way_out(t, seen, saved, base):
     "The stub, and the Switcher: the rest of the register page."
     at, switcher = {name: base + 4 * i for i, name in enumerate(FIELDS)}, (1, 'Switcher')
@@ -308,13 +308,13 @@ def tell_way_out(t, seen, saved, base):
     t.say('registers', switcher, "Eleven pushes. All the Guest's registers are in its own page, and nobody has copied anything.")
     for name in reversed(FIELDS[:FIELDS.index('trapnum')]): t.put(0, at[name], saved[name])
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #66
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #67
 VERDICTS = {('demand_page', True): "demand_page has found the page in the Guest's own tables; now the shadow has it, and the Guest need not know",
             ('demand_page', False): "demand_page says no: the Guest's own tables don't allow this", ('emulate_insn', True): "emulate_insn has done the instruction's work",
             ('emulate_insn', False): 'emulate_insn says no: not one of ours', ('deliver_trap', True): 'deliver_trap has found a gate of the Guest\'s and makes a frame by hand',
             ('deliver_trap', False): 'deliver_trap has found no gate of the Guest\'s'}
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #67
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #68
 def decision(
     calls: list, # ('call', name, value) of each function that has returned
     trap: int,   # vector
@@ -325,7 +325,7 @@ def decision(
     said = dict.fromkeys(VERDICTS[call[1:]] for call in calls if call[1] in ('demand_page', 'emulate_insn', 'deliver_trap') and call[1:] in VERDICTS)
     return [*said, *(f'kill_guest: “{value}”' for _, name, value in calls if name == 'kill_guest')][:4] or ['nothing to do']
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #69
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #70
 def tell_decision(t, calls, saved, out):
     "run_guest has the processor back."
     said = '; '.join(decision(calls, saved['trapnum']))
@@ -333,7 +333,7 @@ def tell_decision(t, calls, saved, out):
     t.say('run_guest', (0, 'Host'), f'{out} instructions after the trap run_guest has the processor back. trapnum {saved["trapnum"]}, errcode {saved["errcode"]:#x}: {said}.',
           [('trapnum', str(saved['trapnum']), trap_name(saved['trapnum'])), ('errcode', f'{saved["errcode"]:#x}', ''), *rows], ('', '', ''))
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #72
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #73
 def tell_by_hand(t, lg, pushes):
     "The frame on the Guest's stack; `pushes` are (Guest-physical address, value)."
     if not pushes: return
@@ -344,7 +344,7 @@ def tell_by_hand(t, lg, pushes):
         t.say('frame by hand', (0, 'Host'), f'set_guest_interrupt pushes {name} = {value:#x} to {at:#x}: {PUSHED[name]}.')
         t.put(stack, at, value)
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #74
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #75
 def tell_way_in(t, lg, saved, base, into):
     "What the Host has changed in the register page, and in again."
     regs = lg.regs
@@ -354,7 +354,7 @@ def tell_way_in(t, lg, saved, base, into):
     t.say('in again', t.who(regs.cs & 3), f'{into} instructions in, the last of them `iret`: CS:EIP = {regs.cs:#x}:{regs.eip:#x}, {t.names(regs.eip)}.',
           [('CS', f'{regs.cs:#x}', f'ring {regs.cs & 3}'), ('EIP', f'{regs.eip:#x}', t.names(regs.eip)), ('SS:ESP', f'{regs.ss:#x}:{regs.esp:#x}', '')])
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #75
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #76
 def tell_bounce(t, witness, at, seen, base) -> tuple: # instructions on the way, world switches
     "From the stub to wherever the Host sends the Guest."
     lg, story = witness.lg, witness.story[at:]
@@ -368,7 +368,7 @@ def tell_bounce(t, witness, at, seen, base) -> tuple: # instructions on the way,
     if lg.dead is None: tell_way_in(t, lg, saved, base, into)
     return out + (into if lg.dead is None else 0), 1
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #77
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #78
 def tell(witness, at, chain, names, base=None, name=''):
     "A delivery of a witness's story, and all that comes of it: what TrapMicroscope shows."
     seen, lg = chain[-1], witness.lg
@@ -382,7 +382,7 @@ def tell(witness, at, chain, names, base=None, name=''):
     return dict(name=name or f'{trap_name(seen.vector)} ({seen.vector})', vector=seen.vector, way='' if lg is None else 'through the Host' if bounced else 'without the Host',
                 steps=t.steps, stacks=t.stacks, instructions=instructions, switches=switches)
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #78
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #79
 def microscope(
     g,                   # a Workbench
     vector: int,         # wait for this one, whether it is delivered or refused
@@ -400,7 +400,7 @@ def microscope(
             if any(seen.vector == vector for seen in chain) and (mended or not silent): return tell(witness, at, chain, Names(g.host, g.symbols), base, name)
     raise ValueError(f'vector {vector} has not come; the Guest: {g.dead or "alive"}')
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #80
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #81
 def microscope_bare(
     cpu,                 # about to run into a trap, and then into a HLT
     name: str = '',      # what to call it
@@ -411,7 +411,7 @@ def microscope_bare(
     if not chains(witness.story): raise ValueError('nothing has been delivered')
     return tell(witness, *chains(witness.story)[0], Names(symbols=symbols), name=name)
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #83
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #84
 def pushed(
     trap: dict,      # from `microscope`
     stack: int = -1, # which of its stacks; the last is the handler's
@@ -419,7 +419,7 @@ def pushed(
     "The words that are on a stack when all is done, the highest first."
     return {row['at']: row['history'][-1][1] for row in trap['stacks'][stack]['rows'] if row['history']}
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #stack-row
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #90
 def stack_row(
     row: dict, # a word of a stack: at, name, history
 ) -> list:
@@ -427,7 +427,7 @@ def stack_row(
     last = hex(row['history'][-1][1]) if row['history'] else '·'
     return [hex(row['at']), row['name'], last]
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #87
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #93
 class TrapMicroscope(Picture):
     "Traps in steps: one, one of several, or two side by side."
     module_name = 'trap_microscope'
@@ -445,7 +445,7 @@ class TrapMicroscope(Picture):
                       ('What was pushed', ['at', '', 'word'], words)]
         return found
 
-# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #89
+# %% ../../nbs/7_mastery/32_trap_microscope.ipynb #95
 def trap_microscope(
     *traps: dict,         # from `microscope`
     title: str = 'A trap, word by word',

@@ -7,7 +7,7 @@ __all__ = ['EXPORT', 'defined', 'Place', 'told_in', 'all_places', 'mark_links', 
            'table', 'Module', 'entry', 'methods', 'entries', 'value', 'constants', 'page', 'first_sentence', 'index',
            'modules', 'write_reference']
 
-# %% ../../nbs/7_mastery/90_reference.ipynb #3
+# %% ../../nbs/7_mastery/90_reference.ipynb #4
 import ast, inspect, json, re, textwrap
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +17,7 @@ from pathlib import Path
 from fastcore.docments import docments
 from nbdev.config import get_config
 
-# %% ../../nbs/7_mastery/90_reference.ipynb #7
+# %% ../../nbs/7_mastery/90_reference.ipynb #8
 def defined(
     source: str, # Python source: a cell, or a module
 ) -> dict:       # name: its node in the syntax tree
@@ -29,7 +29,7 @@ def defined(
         found |= {n.id: node for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
     return found
 
-# %% ../../nbs/7_mastery/90_reference.ipynb #10
+# %% ../../nbs/7_mastery/90_reference.ipynb #11
 @dataclass(frozen=True)
 class Place:
     "Where a name is told."
@@ -44,7 +44,7 @@ class Place:
         "To the cell, from a page of the reference."
         return f'../{self.notebook.removeprefix("nbs/")}#cell-{self.cell}'
 
-# %% ../../nbs/7_mastery/90_reference.ipynb #13
+# %% ../../nbs/7_mastery/90_reference.ipynb #14
 EXPORT = re.compile(r'^#\|\s*exports?(?:[ \t]+(\S+))?[ \t]*$', re.M)
 
 def told_in(
@@ -64,7 +64,7 @@ def told_in(
                 found |= {(export[1] or module, name): Place(notebook, n, title, heading) for name in defined(source)}
     return found
 
-# %% ../../nbs/7_mastery/90_reference.ipynb #16
+# %% ../../nbs/7_mastery/90_reference.ipynb #17
 @cache
 def all_places(
     root: Path, # of the project
@@ -74,7 +74,7 @@ def all_places(
     notebooks = {p.relative_to(root).as_posix(): json.loads(p.read_text(encoding='utf-8'))['cells'] for p in paths}
     return {key: place for path, cells in notebooks.items() for key, place in told_in(cells, path).items()}
 
-# %% ../../nbs/7_mastery/90_reference.ipynb #20
+# %% ../../nbs/7_mastery/90_reference.ipynb #21
 @cache
 def mark_links(
     root: Path, # of the project
@@ -84,7 +84,7 @@ def mark_links(
     rows = re.findall(r'^\| \[(H:\d{3})\]\(([^)]+)\)', '\n'.join(''.join(c['source']) for c in cells), re.M)
     return {mark: f'../{link}' for mark, link in rows}
 
-# %% ../../nbs/7_mastery/90_reference.ipynb #22
+# %% ../../nbs/7_mastery/90_reference.ipynb #23
 def with_links(
     text: str,   # a docstring
     links: dict, # mark: link
@@ -92,7 +92,7 @@ def with_links(
     "Make a link of each mark in a docstring; what stands in the brackets beside it stays."
     return re.sub(r'H:\d{3}', lambda m: f'[{m[0]}]({links[m[0]]})' if m[0] in links else m[0], text)
 
-# %% ../../nbs/7_mastery/90_reference.ipynb #26
+# %% ../../nbs/7_mastery/90_reference.ipynb #27
 def signature(
     name: str,             # as it is called: `walk`, `Workbench.turn`
     node: ast.FunctionDef, # its definition
@@ -102,7 +102,7 @@ def signature(
     returns = f' -> {ast.unparse(node.returns)}' if node.returns else ''
     return textwrap.fill(f'{name}({arguments}){returns}', 76, subsequent_indent='    ', break_long_words=False)
 
-# %% ../../nbs/7_mastery/90_reference.ipynb #29
+# %% ../../nbs/7_mastery/90_reference.ipynb #30
 def parameters(
     thing: object, # a function or a class
 ) -> dict:         # name: what was said about it
@@ -110,7 +110,7 @@ def parameters(
     if isinstance(thing, type) and not (hasattr(thing, '__dataclass_fields__') or '__init__' in vars(thing)): return {}
     return {name: said for name, said in docments(inspect.unwrap(thing), args_kwargs=True).items() if said}
 
-# %% ../../nbs/7_mastery/90_reference.ipynb #32
+# %% ../../nbs/7_mastery/90_reference.ipynb #33
 def layout(
     thing: object, # a class
 ) -> list:         # [offset, name, bytes] of each field; empty if it is no ctypes structure
@@ -118,7 +118,7 @@ def layout(
     fields = [(name, getattr(thing, name)) for name, *_ in getattr(thing, '_fields_', [])]
     return [[f'{at.offset:#x}', f'`{name}`', str(at.size)] for name, at in fields]
 
-# %% ../../nbs/7_mastery/90_reference.ipynb #34
+# %% ../../nbs/7_mastery/90_reference.ipynb #35
 def table(
     head: list, # of each column
     rows: list, # lists of cells
@@ -127,7 +127,7 @@ def table(
     line = lambda cells: '| ' + ' | '.join(re.sub(r'(?<!\\)\|', r'\\|', ' '.join(c.split())) for c in cells) + ' |'
     return '\n'.join(map(line, [head, ['---'] * len(head), *rows])) if rows else ''
 
-# %% ../../nbs/7_mastery/90_reference.ipynb #37
+# %% ../../nbs/7_mastery/90_reference.ipynb #38
 @dataclass
 class Module:
     "A module of the package: its name there, what it holds, and where to find it."
@@ -149,7 +149,7 @@ class Module:
         c = get_config(path=self.root)
         return f'{c.git_url}/blob/{c.branch}/{self.file}#L{line}'
 
-# %% ../../nbs/7_mastery/90_reference.ipynb #39
+# %% ../../nbs/7_mastery/90_reference.ipynb #40
 def entry(
     m: Module,     # where it is
     name: str,     # `walk`, or `Workbench.turn`
@@ -168,7 +168,7 @@ def entry(
         table(['offset', 'field', 'bytes'], layout(thing)),
         f'::: {{.where}}\n[{place}]({place.link()}) · [{m.file}, line {node.lineno}]({m.source(node.lineno)})\n:::']))
 
-# %% ../../nbs/7_mastery/90_reference.ipynb #42
+# %% ../../nbs/7_mastery/90_reference.ipynb #43
 def methods(
     node: ast.ClassDef, # a class
 ) -> list:              # nodes
@@ -188,7 +188,7 @@ def entries(
         parts.append(entry(m, f'{name}.{method.name}', inspect.unwrap(found), method))
     return '\n\n'.join(parts)
 
-# %% ../../nbs/7_mastery/90_reference.ipynb #45
+# %% ../../nbs/7_mastery/90_reference.ipynb #46
 def value(
     m: Module, # where it is
     name: str, # of a constant
@@ -198,7 +198,7 @@ def value(
     alone = isinstance(node, ast.AnnAssign) or isinstance(node.targets[0], ast.Name)
     return textwrap.shorten(ast.unparse(node.value) if alone else repr(getattr(m.module, name)), 60, placeholder=' …')
 
-# %% ../../nbs/7_mastery/90_reference.ipynb #48
+# %% ../../nbs/7_mastery/90_reference.ipynb #49
 def constants(
     m: Module,   # where they are
     names: list, # theirs
@@ -210,7 +210,7 @@ def constants(
         rows.append([f'[`{name}`]{{#{name}}}', f'`{value(m, name)}`', f'[{place.heading}]({place.link()}) · [line {node.lineno}]({m.source(node.lineno)})'])
     return '## Constants {#the-constants}\n\n' + table(['name', 'value', 'where'], rows) if rows else ''
 
-# %% ../../nbs/7_mastery/90_reference.ipynb #52
+# %% ../../nbs/7_mastery/90_reference.ipynb #53
 def page(
     m: Module, # the module
 ) -> str:      # a page for Quarto or smalldocs
@@ -221,7 +221,7 @@ def page(
     head = f'---\ntitle: "{m.name}"\n---\n\nThe module `lguest_lit.{m.name}`, told in: {told}.'
     return '\n\n'.join(filter(None, [head, *(entries(m, n) for n in code), constants(m, [n for n in m.public if n not in code])])) + '\n'
 
-# %% ../../nbs/7_mastery/90_reference.ipynb #55
+# %% ../../nbs/7_mastery/90_reference.ipynb #56
 def first_sentence(
     thing: object, # anything with a docstring
 ) -> str:          # '' if it has none of its own
@@ -229,7 +229,7 @@ def first_sentence(
     own = isinstance(thing, type) or inspect.isroutine(inspect.unwrap(thing)) if callable(thing) else False
     return re.split(r'(?<=[.!?])\s', ' '.join((inspect.getdoc(thing) or '').split()))[0] if own else ''
 
-# %% ../../nbs/7_mastery/90_reference.ipynb #58
+# %% ../../nbs/7_mastery/90_reference.ipynb #59
 def index(
     modules: list, # Module
 ) -> str:          # a page
@@ -240,7 +240,7 @@ def index(
     head = '---\ntitle: "Everything by name"\n---\n\nWhat the notebooks export, read off the code when this site was made.'
     return head + '\n\n' + table(['name', 'what it is, and in which module'], [row for _, row in sorted(rows)]) + '\n'
 
-# %% ../../nbs/7_mastery/90_reference.ipynb #61
+# %% ../../nbs/7_mastery/90_reference.ipynb #62
 def modules(
     root: Path, # of the project
 ) -> list:      # Module, by name
@@ -260,5 +260,5 @@ def write_reference(
         if not path.exists() or path.read_text(encoding='utf-8') != text: path.write_text(text, encoding='utf-8')
     return sorted(pages)
 
-# %% ../../nbs/7_mastery/90_reference.ipynb #64
+# %% ../../nbs/7_mastery/90_reference.ipynb #65
 if __name__ == '__main__' and '__file__' in globals(): write_reference(Path.cwd(), Path('nbs/reference'))

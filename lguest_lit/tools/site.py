@@ -6,7 +6,7 @@
 __all__ = ['QUIET', 'VOID', 'ENTRY', 'BOOT', 'DRAWS', 'Page', 'edited', 'Term', 'terms_of', 'form_pattern', 'term_edits',
            'by_heading', 'here_line', 'run_it', 'recorded_boot', 'finish', 'exports_of', 'at_home', 'finish_site']
 
-# %% ../../nbs/7_mastery/92_site.ipynb #4
+# %% ../../nbs/7_mastery/92_site.ipynb #5
 import ast, html, json, os, re
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -19,7 +19,7 @@ from ..images.build import COMPILER
 from ..pictures.base import names, script
 from .reference import Module, modules
 
-# %% ../../nbs/7_mastery/92_site.ipynb #7
+# %% ../../nbs/7_mastery/92_site.ipynb #8
 QUIET = set('a blockquote button code figcaption footer h1 h2 h3 h4 h5 h6 header math nav pre script style summary svg textarea th'.split())
 VOID = set('area base br col embed hr img input link meta source track wbr'.split())
 
@@ -58,7 +58,7 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if not self.open[-1][1]: self.plain.append((self.here(), self.here() + len(data)))
 
-# %% ../../nbs/7_mastery/92_site.ipynb #10
+# %% ../../nbs/7_mastery/92_site.ipynb #11
 def edited(
     text: str,   # a page
     edits: list, # (start, end, new text), not overlapping
@@ -67,7 +67,7 @@ def edited(
     for start, end, new in sorted(edits, key=lambda e: e[:2], reverse=True): text = text[:start] + new + text[end:]
     return text
 
-# %% ../../nbs/7_mastery/92_site.ipynb #14
+# %% ../../nbs/7_mastery/92_site.ipynb #15
 @dataclass(frozen=True)
 class Term:
     "An entry of the glossary."
@@ -75,7 +75,7 @@ class Term:
     forms: tuple # the words that are linked to it
     short: str   # its first sentence, plain
 
-# %% ../../nbs/7_mastery/92_site.ipynb #17
+# %% ../../nbs/7_mastery/92_site.ipynb #18
 ENTRY = re.compile(r'^### (.+?) \{#([\w-]+)( \.quiet)?\}\n+(?:\*Also:\* (.+?)\.\n+)?(.+?)$', re.M)
 
 def terms_of(
@@ -87,7 +87,7 @@ def terms_of(
     return [Term(anchor, tuple(([] if quiet else [name]) + (also.split(', ') if also else [])), first(said))
             for name, anchor, quiet, also, said in ENTRY.findall(text)]
 
-# %% ../../nbs/7_mastery/92_site.ipynb #19
+# %% ../../nbs/7_mastery/92_site.ipynb #20
 def form_pattern(
     terms: list, # Term
 ) -> re.Pattern: # its first group is the form as it stands there
@@ -112,7 +112,7 @@ def term_edits(
         edits.append((*match.span(), link))
     return edits
 
-# %% ../../nbs/7_mastery/92_site.ipynb #23
+# %% ../../nbs/7_mastery/92_site.ipynb #24
 def by_heading(
     page: Page,     # of a notebook
     exported: dict, # cell: names
@@ -123,7 +123,7 @@ def by_heading(
     part = lambda a, b: [name for at, n in page.cells if a <= at < b for name in exported.get(n, [])]
     return [(a, names) for a, b in zip(starts, [*starts[1:], len(page.text)]) if (names := part(a, b))]
 
-# %% ../../nbs/7_mastery/92_site.ipynb #25
+# %% ../../nbs/7_mastery/92_site.ipynb #26
 def here_line(
     found: list, # (Module, name)
     up: str,     # the way to the site's root
@@ -136,7 +136,7 @@ def here_line(
         return f'{entry} <a class="source" href="{m.source(line)}" aria-label="{name} on GitHub">{Path(m.file).name}:{line}</a>'
     return f'\n<p class="defined-here">Defined here: {", ".join(one(*f) for f in found)}</p>'
 
-# %% ../../nbs/7_mastery/92_site.ipynb #29
+# %% ../../nbs/7_mastery/92_site.ipynb #30
 def run_it(
     notebook: str, # its path from the project's root
     root: Path,    # of the project
@@ -149,7 +149,7 @@ def run_it(
             f'<span>(there, first: <code>%pip install git+{c.git_url} {COMPILER}</code>)</span> · '
             f'<a href="{c.git_url}/blob/{c.branch}/{notebook}">on GitHub</a></p>')
 
-# %% ../../nbs/7_mastery/92_site.ipynb #33
+# %% ../../nbs/7_mastery/92_site.ipynb #34
 BOOT = 'nbs/7_mastery/31_timeline.ipynb'
 
 def recorded_boot(
@@ -159,7 +159,7 @@ def recorded_boot(
     outputs = (o for c in json.loads((root/BOOT).read_text(encoding='utf-8'))['cells'] for o in c.get('outputs', ()))
     return next(text for o in outputs if 'lguest-picture' in (text := ''.join(o.get('data', {}).get('text/html', ''))))
 
-# %% ../../nbs/7_mastery/92_site.ipynb #37
+# %% ../../nbs/7_mastery/92_site.ipynb #38
 DRAWS = 'nbs/pictures.js'
 
 def finish(
@@ -182,7 +182,7 @@ def finish(
         edits.append((head, head, f'<script src="{up}{DRAWS}" defer></script>'))
     return edited(text, edits + (term_edits(page, terms, up) if name != 'nbs/glossary.html' else []))
 
-# %% ../../nbs/7_mastery/92_site.ipynb #39
+# %% ../../nbs/7_mastery/92_site.ipynb #40
 def exports_of(
     root: Path, # of the project
 ) -> dict:      # notebook: {cell: [(Module, name)]}
@@ -214,6 +214,6 @@ def finish_site(
         path.write_text(finish(text, path.relative_to(out).as_posix(), root, terms, exports), encoding='utf-8')
     return len(pages)
 
-# %% ../../nbs/7_mastery/92_site.ipynb #42
+# %% ../../nbs/7_mastery/92_site.ipynb #43
 if __name__ == '__main__' and '__file__' in globals():
     finish_site(Path.cwd(), Path(os.environ.get('QUARTO_PROJECT_OUTPUT_DIR') or '_docs').resolve())

@@ -7,7 +7,7 @@ __all__ = ['SEEN', 'STACK_WORDS', 'leaves', 'word_names', 'Places', 'Labels', 'l
            'peek', 'below_stacks', 'before_trap', 'StayCamera', 'film_stay', 'registers_at', 'sweep', 'listing',
            'Listings', 'LifeCamera', 'kernel_places', 'stack_places', 'still_words', 'Film', 'film_life']
 
-# %% ../../nbs/7_mastery/25_films.ipynb #4
+# %% ../../nbs/7_mastery/25_films.ipynb #5
 import ctypes
 from bisect import bisect_right
 from contextlib import ExitStack
@@ -30,7 +30,7 @@ from .rewind import TimeMachine
 from ..host.switcher import switcher_image, switcher_offset
 from .trace import EVENT, NUMBER, REGISTERS, WHAT, Recorder, Recording, develop, image_facts
 
-# %% ../../nbs/7_mastery/25_films.ipynb #8
+# %% ../../nbs/7_mastery/25_films.ipynb #9
 def leaves(
     cls: type,        # a ctypes structure, array or simple type
     at: int = 0,      # where it begins, bytes
@@ -43,7 +43,7 @@ def leaves(
     if hasattr(cls, '_length_'): return [leaf for i in range(cls._length_) for leaf in leaves(cls._type_, at + i*ctypes.sizeof(cls._type_), f'{name}[{i}]')]
     return [(at, ctypes.sizeof(cls), name)]
 
-# %% ../../nbs/7_mastery/25_films.ipynb #11
+# %% ../../nbs/7_mastery/25_films.ipynb #12
 @lru_cache(None)
 def word_names(
     cls: type,   # a structure
@@ -55,7 +55,7 @@ def word_names(
         for word in range(offset & ~3, offset + size, 4): names.setdefault(word, []).append(name)
     return {word: ', '.join(these) for word, these in names.items()}
 
-# %% ../../nbs/7_mastery/25_films.ipynb #14
+# %% ../../nbs/7_mastery/25_films.ipynb #15
 class Places:
     "The pages whose words have names: the Switcher's, the Host's stack and GDT; and the Guest's memory as a whole."
     def __init__(self,
@@ -77,7 +77,7 @@ class Places:
         title, names = self.pages.get(pa >> PAGE_SHIFT, ('Host', {}))
         return title, names.get(pa & 0xFFC, f'{pa & 0xFFC:#x}')
 
-# %% ../../nbs/7_mastery/25_films.ipynb #17
+# %% ../../nbs/7_mastery/25_films.ipynb #18
 class Labels:
     "Names for addresses of code: of the Host's few instructions, the Switcher's, and a Guest's."
     def __init__(self,
@@ -105,7 +105,7 @@ class Labels:
         i = bisect_right(self.at, address) - 1
         return self.at[i] if i >= 0 else 0
 
-# %% ../../nbs/7_mastery/25_films.ipynb #21
+# %% ../../nbs/7_mastery/25_films.ipynb #22
 SEEN = 'eax ecx edx ebx esp ebp esi edi eip eflags cs ss ds es fs gs cr0 cr2 cr3 gdtr idtr tr'.split()
 _SEGMENT = {x86.X86_REG_FS: 'FS', x86.X86_REG_GS: 'GS'}
 
@@ -116,7 +116,7 @@ def look(
     state, f = cpu.state, cpu.f
     return [cpu.engine.eflags() & ~EF_RF if name == 'eflags' else state[getattr(f, name.upper())] for name in SEEN]
 
-# %% ../../nbs/7_mastery/25_films.ipynb #24
+# %% ../../nbs/7_mastery/25_films.ipynb #25
 def world_of(
     cpu,     # a CPU
     address, # linear, of the instruction
@@ -125,7 +125,7 @@ def world_of(
     ring = cpu.state[cpu.f.HFLAGS] & 3
     return 3 if ring == 3 else 2 if ring else int(address >= SWITCHER_ADDR)
 
-# %% ../../nbs/7_mastery/25_films.ipynb #27
+# %% ../../nbs/7_mastery/25_films.ipynb #28
 def may_write(
     cpu,        # a CPU, before an instruction
     insn,       # which, by capstone, with details; None if it could not be read
@@ -139,7 +139,7 @@ def may_write(
     found = [base(m.segment) + value(m.base) + value(m.index)*m.scale + m.disp for m in mems]
     return [at & 0xFFFFFFFF for at in (*found, now['esp'] - 4, state[f.GDTR] + (now['edx'] & 0xFFF8))]
 
-# %% ../../nbs/7_mastery/25_films.ipynb #30
+# %% ../../nbs/7_mastery/25_films.ipynb #31
 def linear_of(
     cpu,              # a CPU
     pa: int,          # physical address that is written to
@@ -151,7 +151,7 @@ def linear_of(
         except PageFault: continue
         if here >> PAGE_SHIFT == pa >> PAGE_SHIFT: return at & 0xFFFFF000 | pa & 0xFFF
 
-# %% ../../nbs/7_mastery/25_films.ipynb #33
+# %% ../../nbs/7_mastery/25_films.ipynb #34
 def peek(
     cpu,          # a CPU
     linear: int,  # address of a word
@@ -161,7 +161,7 @@ def peek(
     except PageFault: return None, None
     return (pa, cpu.memory.u32[pa >> 2]) if pa >> 2 < len(cpu.memory.u32) else (None, None)
 
-# %% ../../nbs/7_mastery/25_films.ipynb #35
+# %% ../../nbs/7_mastery/25_films.ipynb #36
 def below_stacks(
     cpu, # a CPU, about to take a trap
 ) -> dict: # linear address: (physical address, value)
@@ -170,7 +170,7 @@ def below_stacks(
     tops = [state[f.ESP], *(peek(cpu, state[f.TR + 2] + at)[1] for at in (4, 12))]
     return {top - 4*n: peek(cpu, top - 4*n) for top in tops if top for n in range(1, 7)}
 
-# %% ../../nbs/7_mastery/25_films.ipynb #38
+# %% ../../nbs/7_mastery/25_films.ipynb #39
 def before_trap(
     cpu, # a CPU
     vector: int, error: int, soft: bool,
@@ -183,7 +183,7 @@ def before_trap(
     return dict(vector=vector, error=error, soft=soft, ring=state[f.HFLAGS] & 3, eip=state[f.EIP], cr2=state[f.CR2] if vector == 14 else None,
                 gate=gate, segment=segment, **dict(zip(('esp0', 'ss0', 'esp1', 'ss1'), tss)))
 
-# %% ../../nbs/7_mastery/25_films.ipynb #41
+# %% ../../nbs/7_mastery/25_films.ipynb #42
 class StayCamera:
     "Films a processor from one turn of the Host to the next, as a context."
     def __init__(self,
@@ -258,7 +258,7 @@ class StayCamera:
         trap.update(to=cpu.state[cpu.f.HFLAGS] & 3, handler=cpu.state[cpu.f.EIP], esp=esp)
         if self.on: self.pending.update((pa, (at, was)) for at, (pa, was) in sorted(below.items()) if esp <= at < esp + 24 and pa is not None)
 
-# %% ../../nbs/7_mastery/25_films.ipynb #43
+# %% ../../nbs/7_mastery/25_films.ipynb #44
 def film_stay(
     machine: TimeMachine,  # left where it was
     switch: int,           # after which world switch the stay begins
@@ -275,7 +275,7 @@ def film_stay(
     finally: machine.goto(here.switch, here.insn)
     return dict(switch=switch, base=camera.places.base, registers=SEEN, code=camera.code, frames=camera.frames)
 
-# %% ../../nbs/7_mastery/25_films.ipynb #46
+# %% ../../nbs/7_mastery/25_films.ipynb #47
 def registers_at(
     stay: dict,  # from `film_stay`
     n: int,      # a frame
@@ -283,7 +283,7 @@ def registers_at(
     "All registers at a frame: what a picture adds up as it goes."
     return {name: value for frame in stay['frames'][:n + 1] for name, value in frame['regs'].items()}
 
-# %% ../../nbs/7_mastery/25_films.ipynb #52
+# %% ../../nbs/7_mastery/25_films.ipynb #53
 _plain = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32)
 
 def sweep(
@@ -295,7 +295,7 @@ def sweep(
     found = list(_plain.disasm_lite(code[:stop - at], at))
     return found if found and found[-1][0] + found[-1][1] == stop else []
 
-# %% ../../nbs/7_mastery/25_films.ipynb #54
+# %% ../../nbs/7_mastery/25_films.ipynb #55
 def listing(
     code: bytes,        # machine code
     at: int,            # its address
@@ -310,7 +310,7 @@ def listing(
     rest = list(_plain.disasm_lite(code[eip - at:], eip, after))
     return [(a, code[a - at:a - at + n].hex(' '), f'{m} {o}'.strip()) for a, n, m, o in lead[-before:] + rest]
 
-# %% ../../nbs/7_mastery/25_films.ipynb #57
+# %% ../../nbs/7_mastery/25_films.ipynb #58
 class Listings:
     "The code around each address at which a Guest was seen: lines once, and for each address the numbers of its lines."
     def __init__(self,
@@ -342,7 +342,7 @@ class Listings:
         "`lines`: address, bytes, text, label. `around`: of each address [since which event, numbers of lines]."
         return dict(lines=self.lines, around={str(eip): [[event, lines] for event, _, lines in seen] for eip, seen in self.around.items()})
 
-# %% ../../nbs/7_mastery/25_films.ipynb #61
+# %% ../../nbs/7_mastery/25_films.ipynb #62
 class LifeCamera(Recorder):
     "A tape that also notes what the Guest itself writes, where its stack is, and the code it was stopped in."
     def __init__(self,
@@ -392,7 +392,7 @@ class LifeCamera(Recorder):
         code = bytes(ram[pa & ~0xFFF:(pa | 0xFFF) + 1]) + (b'' if over is None else bytes(ram[over:over + 14]))
         self.book.add(eip, code, eip & ~0xFFF, self.last)
 
-# %% ../../nbs/7_mastery/25_films.ipynb #63
+# %% ../../nbs/7_mastery/25_films.ipynb #64
 def kernel_places(
     recording: Recording,
 ) -> list: # linear addresses
@@ -401,7 +401,7 @@ def kernel_places(
     eips = np.unique(changes['new'][(changes['what'] == WHAT['register']) & (changes['where'] == REGISTERS.index('eip'))])
     return eips[eips >= recording.meta['page_offset']].tolist()
 
-# %% ../../nbs/7_mastery/25_films.ipynb #66
+# %% ../../nbs/7_mastery/25_films.ipynb #67
 STACK_WORDS = 10
 
 def stack_places(
@@ -416,7 +416,7 @@ def stack_places(
     words = (np.array(tops, np.int64)[:, None] & ~3) + 4*np.arange(STACK_WORDS)
     return np.unique(words[words < recording.meta['memory']])
 
-# %% ../../nbs/7_mastery/25_films.ipynb #68
+# %% ../../nbs/7_mastery/25_films.ipynb #69
 def still_words(
     recording: Recording,
     stacks: list, # as above
@@ -428,7 +428,7 @@ def still_words(
     words = np.frombuffer(ram, np.uint32)[at >> 2]
     return [[int(a), int(w)] for a, w in zip(at, words) if w]
 
-# %% ../../nbs/7_mastery/25_films.ipynb #71
+# %% ../../nbs/7_mastery/25_films.ipynb #72
 @dataclass
 class Film:
     "A Guest's life for looking at: the `recording`, with the Guest's own writes in it, and what it does not have."
@@ -440,7 +440,7 @@ class Film:
 
     def __repr__(self): return f'<Film of {self.recording!r}, {len(self.stays)} stays in full>'
 
-# %% ../../nbs/7_mastery/25_films.ipynb #74
+# %% ../../nbs/7_mastery/25_films.ipynb #75
 def film_life(
     machine: TimeMachine,            # anywhere; goes to the beginning, and to the end
     until: int = 1 << 32,            # world switches, at most

@@ -7,7 +7,7 @@ __all__ = ['GUEST', 'copied', 'keep_guest', 'put_fields', 'put_stats', 'put_gues
            'StopClock', 'Moment', 'Paused', 'Counter', 'instead', 'TimeMachine', 'who_runs', 'watchpoint', 'Write',
            'last_stay', 'value_after', 'Writes', 'write_in_stay', 'who_wrote', 'change_in_stay', 'last_change']
 
-# %% ../../nbs/7_mastery/20_time_travel.ipynb #4
+# %% ../../nbs/7_mastery/20_time_travel.ipynb #5
 import copy, errno, hashlib, struct
 from bisect import bisect_right
 from contextlib import ExitStack, contextmanager
@@ -23,14 +23,14 @@ from ..i386.probe import on_delivery, on_instruction, on_write
 from ..launcher.launcher import Launcher, check_memory, parse_memory
 from ..host.lg import Lguest
 
-# %% ../../nbs/7_mastery/20_time_travel.ipynb #8
+# %% ../../nbs/7_mastery/20_time_travel.ipynb #9
 def copied(
     lg: Lguest, # the Guest
 ) -> list[str]:
     "The members of `struct lguest` that a copy is made of: all that do not decline."
     return [f.name for f in fields(lg) if 'saved' not in f.metadata]
 
-# %% ../../nbs/7_mastery/20_time_travel.ipynb #11
+# %% ../../nbs/7_mastery/20_time_travel.ipynb #12
 def keep_guest(
     launcher: Launcher, # of the Guest
 ) -> dict:
@@ -41,7 +41,7 @@ def keep_guest(
                 order=[lg.dma.index(info) for info in host.dma_bindings], stats=copy.deepcopy(vars(lg.stats)), touched=bytes(lg.mm.touched),
                 written=list(launcher.written), typed=list(launcher.typed))
 
-# %% ../../nbs/7_mastery/20_time_travel.ipynb #14
+# %% ../../nbs/7_mastery/20_time_travel.ipynb #15
 def put_fields(
     lg: Lguest, # the Guest
     kept: dict, # from `keep_guest`
@@ -52,7 +52,7 @@ def put_fields(
     for pgdir, was in zip(lg.pgdirs, kept['pgdirs']): vars(pgdir).update(copy.deepcopy(was))
     lg.mm.touched[:] = kept['touched']
 
-# %% ../../nbs/7_mastery/20_time_travel.ipynb #17
+# %% ../../nbs/7_mastery/20_time_travel.ipynb #18
 def put_stats(
     stats,      # a Guest's counters
     kept: dict, # what they were
@@ -62,7 +62,7 @@ def put_stats(
         if name == 'direct': stats.direct[:] = value             # the processor counts in this very list
         else: setattr(stats, name, copy.deepcopy(value))
 
-# %% ../../nbs/7_mastery/20_time_travel.ipynb #20
+# %% ../../nbs/7_mastery/20_time_travel.ipynb #21
 def put_guest(
     launcher: Launcher, # of the Guest
     kept: dict,         # from `keep_guest`
@@ -77,7 +77,7 @@ def put_guest(
     launcher.typed.clear()
     launcher.typed.extend(kept['typed'])
 
-# %% ../../nbs/7_mastery/20_time_travel.ipynb #23
+# %% ../../nbs/7_mastery/20_time_travel.ipynb #24
 def keep_host(
     host: Host, # with a VirtualClock
 ) -> dict:
@@ -87,7 +87,7 @@ def keep_host(
                 refs=list(mem.refs), free=list(mem._free), never_used=mem._never_used, irqs=list(cpu.irqs), nmi=cpu.nmi,
                 tally=[list(t) for t in cpu.tally], engine=cpu.engine.save())
 
-# %% ../../nbs/7_mastery/20_time_travel.ipynb #26
+# %% ../../nbs/7_mastery/20_time_travel.ipynb #27
 def put_host(
     host: Host,
     kept: dict, # from `keep_host`
@@ -103,7 +103,7 @@ def put_host(
     cpu.engine.flush_code()
     cpu.engine.restore(kept['engine'])
 
-# %% ../../nbs/7_mastery/20_time_travel.ipynb #30
+# %% ../../nbs/7_mastery/20_time_travel.ipynb #31
 class Layers:
     "Contents of memory at several times; a page which has not changed is kept once."
     def __init__(self, mem):
@@ -127,7 +127,7 @@ class Layers:
             mine = np.flatnonzero(where[:, 0] == layer)
             self.pages[mine] = self.layers[layer][where[mine, 1]]
 
-# %% ../../nbs/7_mastery/20_time_travel.ipynb #34
+# %% ../../nbs/7_mastery/20_time_travel.ipynb #35
 class StopClock(VirtualClock):
     "Virtual time, and a signal for the Host once a Guest has come back often enough."
     stats = target = host = None
@@ -140,18 +140,18 @@ class StopClock(VirtualClock):
         if self.next is None: host.signal_pending = True         # nobody will ever wake it
         else: super().sleep(host)
 
-# %% ../../nbs/7_mastery/20_time_travel.ipynb #37
+# %% ../../nbs/7_mastery/20_time_travel.ipynb #38
 @dataclass(frozen=True)
 class Moment:
     "A time in a Guest's life: after so many world switches, and so many instructions of the stay that follows."
     switch: int
     insn: int = 0
 
-# %% ../../nbs/7_mastery/20_time_travel.ipynb #40
+# %% ../../nbs/7_mastery/20_time_travel.ipynb #41
 class Paused(BaseException):
     "In the middle of a Guest's stay: not an error, so nobody should catch it on the way out."
 
-# %% ../../nbs/7_mastery/20_time_travel.ipynb #43
+# %% ../../nbs/7_mastery/20_time_travel.ipynb #44
 class Counter(on_instruction):
     "Counts a processor's instructions, as a context; `each`, if given, is called with the address of every one."
     def __init__(self,
@@ -166,7 +166,7 @@ class Counter(on_instruction):
         self.n += 1
         if self.each: self.each(address)
 
-# %% ../../nbs/7_mastery/20_time_travel.ipynb #46
+# %% ../../nbs/7_mastery/20_time_travel.ipynb #47
 @contextmanager
 def instead(
     cpu, # a CPU
@@ -177,7 +177,7 @@ def instead(
     try: yield
     finally: vars(cpu).pop('run', None)
 
-# %% ../../nbs/7_mastery/20_time_travel.ipynb #49
+# %% ../../nbs/7_mastery/20_time_travel.ipynb #50
 class TimeMachine:
     "A Guest whose life can be gone through in both directions."
     def __init__(self,
@@ -353,7 +353,7 @@ class TimeMachine:
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
 
-# %% ../../nbs/7_mastery/20_time_travel.ipynb #54
+# %% ../../nbs/7_mastery/20_time_travel.ipynb #55
 GUEST = 'Guest kernel', 'Guest user'
 
 def who_runs(
@@ -364,7 +364,7 @@ def who_runs(
     ring = cpu.state[cpu.f.HFLAGS] & 3
     return 'Guest user' if ring == 3 else 'Guest kernel' if ring else 'Switcher' if eip >= 0xFFC00000 else 'Host'
 
-# %% ../../nbs/7_mastery/20_time_travel.ipynb #61
+# %% ../../nbs/7_mastery/20_time_travel.ipynb #62
 class watchpoint(ExitStack):
     "Calls `hit` when the processor writes to a word of physical memory, as a context."
     def __init__(self,
@@ -389,7 +389,7 @@ class watchpoint(ExitStack):
         self.enter_context(on_delivery(self.cpu, self.deliver))
         return self
 
-# %% ../../nbs/7_mastery/20_time_travel.ipynb #64
+# %% ../../nbs/7_mastery/20_time_travel.ipynb #65
 @dataclass(frozen=True)
 class Write:
     "A word was written: by whom, at which instruction of which stay, from where, and what it was before and after."
@@ -399,7 +399,7 @@ class Write:
     old: int
     new: int
 
-# %% ../../nbs/7_mastery/20_time_travel.ipynb #67
+# %% ../../nbs/7_mastery/20_time_travel.ipynb #68
 def last_stay(
     machine: TimeMachine, # at a world switch
     at: int,              # physical address of a word
@@ -421,7 +421,7 @@ def last_stay(
     if u32[at >> 2] != value: note()
     return last
 
-# %% ../../nbs/7_mastery/20_time_travel.ipynb #70
+# %% ../../nbs/7_mastery/20_time_travel.ipynb #71
 def value_after(
     machine: TimeMachine,
     at: int,   # physical address of a word
@@ -440,7 +440,7 @@ def value_after(
     with instead(cpu, run): machine.go(stay + 1)
     return value
 
-# %% ../../nbs/7_mastery/20_time_travel.ipynb #73
+# %% ../../nbs/7_mastery/20_time_travel.ipynb #74
 class Writes:
     "All writes to a word, in the Host's turn before the stay that begins now, and then in the stay."
     def __init__(self,
@@ -483,7 +483,7 @@ class Writes:
         with Counter(cpu, self.each) as self.counter, watchpoint(cpu, self.at, self.hit): self.machine.play(self.counter, limit)
         self.settle()
 
-# %% ../../nbs/7_mastery/20_time_travel.ipynb #76
+# %% ../../nbs/7_mastery/20_time_travel.ipynb #77
 def write_in_stay(
     machine: TimeMachine,
     at: int,     # physical address of a word
@@ -498,7 +498,7 @@ def write_in_stay(
     if limit: writes.live(limit)
     return writes.list[-1] if writes.list else None
 
-# %% ../../nbs/7_mastery/20_time_travel.ipynb #79
+# %% ../../nbs/7_mastery/20_time_travel.ipynb #80
 def who_wrote(
     machine: TimeMachine,
     pa: int,               # Guest-physical address; the word that holds it is meant
@@ -519,7 +519,7 @@ def who_wrote(
         return found
     finally: machine.goto(here.switch, here.insn)
 
-# %% ../../nbs/7_mastery/20_time_travel.ipynb #84
+# %% ../../nbs/7_mastery/20_time_travel.ipynb #85
 def change_in_stay(
     machine: TimeMachine,
     register: str, # 'eax' to 'eip', 'eflags', 'cs' ...
@@ -540,7 +540,7 @@ def change_in_stay(
     with Counter(cpu, each) as counter: machine.play(counter, limit)
     return found
 
-# %% ../../nbs/7_mastery/20_time_travel.ipynb #87
+# %% ../../nbs/7_mastery/20_time_travel.ipynb #88
 def last_change(
     machine: TimeMachine,
     register: str,         # 'eax' to 'eip', 'eflags', 'cs' ...

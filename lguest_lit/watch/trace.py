@@ -15,7 +15,7 @@ __all__ = ['TRACKS', 'HOST', 'SWITCHER', 'KERNEL', 'USER', 'Kind', 'KINDS', 'SOU
            'chrome_rest', 'chrome_trace', 'changes_frame', 'event_rows', 'change_rows', 'as_json', 'as_csv',
            'as_parquet', 'exported', 'export']
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #3
+# %% ../../nbs/7_mastery/10_recording.ipynb #4
 import csv, hashlib, heapq, importlib, io, json, os, re, zipfile
 from collections import namedtuple
 from collections.abc import Iterable, Iterator
@@ -35,7 +35,7 @@ from ..host.hypercalls import HCALL_NAMES
 from ..host.lg import Fixes, LGUEST_TRAP_ENTRY, REGS_OFFSET, SWITCHER_ADDR, SYSCALL_VECTOR, Lguest, LguestRegs
 from .rewind import TimeMachine
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #7
+# %% ../../nbs/7_mastery/10_recording.ipynb #8
 TRACKS = HOST, SWITCHER, KERNEL, USER = 'Host', 'Switcher', 'Guest kernel', 'Guest user'
 Kind = namedtuple('Kind', 'code args')       # what `code` and the arguments a, b, c, d of such an event mean
 KINDS = {name: Kind(code, args.split()) for name, code, args in (
@@ -62,7 +62,7 @@ KINDS = {name: Kind(code, args.split()) for name, code, args in (
     ('sleep', '', ''), ('kill', '', 'at length'))}
 SOURCES = 'clock', 'Launcher', 'DMA'
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #10
+# %% ../../nbs/7_mastery/10_recording.ipynb #11
 WHATS = {'register': 'which of lguest_regs', 'memory': 'Guest-physical address', 'spgd': 'first address it covers, and the slot',
          'spte': 'address it maps, and the slot', 'gdt': 'twice the entry, 1 more for the upper word', 'idt': 'twice the vector, and the same',
          'cr3': 'slot', 'slot': 'always 0', 'frame': 'virtual address'}
@@ -71,7 +71,7 @@ EVENT = np.dtype([('time', '<u8'), ('switch', '<u4'), ('kind', 'u1'), ('track', 
 CHANGE = np.dtype([('what', 'u1'), ('where', '<u4'), ('old', '<u4'), ('new', '<u4')])
 REGISTERS = [name for name, _ in LguestRegs._fields_]
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #15
+# %% ../../nbs/7_mastery/10_recording.ipynb #16
 _event, _change, _put, _get = Struct('<QIBBH5I').pack, Struct('<B3I').pack, Struct('<I').pack_into, Struct('<I').unpack_from
 _get2, _get3 = Struct('<2I').unpack_from, Struct('<3I').unpack_from
 NUMBER, WHAT = {name: n for n, name in enumerate(KINDS)}, {name: n for n, name in enumerate(WHATS)}
@@ -148,7 +148,7 @@ class Tape:
         self.host(kind, 0, len(self.data), len(data))
         self.data += data
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #18
+# %% ../../nbs/7_mastery/10_recording.ipynb #19
 def bytes_at(
     cpu,         # a CPU in the Guest
     linear: int, # address
@@ -161,7 +161,7 @@ def bytes_at(
     pa = lower & 0xFFFFF000 | linear & 0xFFF
     return bytes(cpu.u8[pa:pa + most]) if lower & PRESENT else b''
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #22
+# %% ../../nbs/7_mastery/10_recording.ipynb #23
 def stack_top(
     cpu,      # a CPU in the Guest
 ) -> tuple:   # (linear address, 24 bytes)
@@ -177,7 +177,7 @@ def stack_top(
     places = [word + i & 0xFFFFFFFF for word in words for i in range(4)]
     return words[0] & 0xFFFFFFFF, b''.join(bytes_at(cpu, place, 1) or b'\0' for place in places)
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #25
+# %% ../../nbs/7_mastery/10_recording.ipynb #26
 class DoorTape(Tape):
     "Notes of world switches, traps and hypercalls."
     def enter(self):
@@ -249,7 +249,7 @@ class DoorTape(Tape):
         self.owners.append(self.call)
         self.pages += self.page
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #28
+# %% ../../nbs/7_mastery/10_recording.ipynb #29
 class DiversionTape(DoorTape):
     "Notes of what the Host makes the Guest do, and of what it leaves in lguest_data."
     def interrupt(self, irq: int, pending: int):
@@ -288,7 +288,7 @@ class DiversionTape(DoorTape):
         self.host(_EMULATE, opcode, self.lg.regs.eip)
         self.registers()
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #32
+# %% ../../nbs/7_mastery/10_recording.ipynb #33
 class TableTape(DiversionTape):
     "Notes of what becomes of the shadow tables."
     def demand_page(self, vaddr: int, errcode: int):
@@ -329,7 +329,7 @@ class TableTape(DiversionTape):
         self.host(_NEW_PAGETABLE, slot, cr3, self.lg.pgdidx)
         if slot != self.lg.pgdidx: self.change('slot', 0, self.lg.pgdidx, slot)
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #36
+# %% ../../nbs/7_mastery/10_recording.ipynb #37
 class HostTape(TableTape):
     "Notes of descriptors, of what goes in and out, of sleep and death."
     def gdt(self, first: int, end: int):
@@ -365,7 +365,7 @@ class HostTape(TableTape):
         "Nothing to do. A sleeper who wakes for nothing and sleeps on has slept once. [H:030]"
         if self.raw[-_KIND_AT] != _SLEEP: self.host(_SLEEP)
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #39
+# %% ../../nbs/7_mastery/10_recording.ipynb #40
 def listen(
     host, # a Host
 ):
@@ -415,7 +415,7 @@ class Recorder(HostTape):
         self.switchers[slot] = u32[pgdir.base + 1023]
         if self.switchers[slot]: self.change('spgd', SWITCHER_ADDR | slot, 0, self.switchers[slot])
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #43
+# %% ../../nbs/7_mastery/10_recording.ipynb #44
 def rows(
     what: int,              # kind of change, a number
     where, old, new,        # arrays, or one value for all
@@ -436,7 +436,7 @@ def register_changes(
     picture, register = np.nonzero(words != before)
     return np.array(owners)[picture] // _EVENT - 1, rows(_REGISTER, register, before[picture, register], words[picture, register], len(picture))
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #46
+# %% ../../nbs/7_mastery/10_recording.ipynb #47
 def frame_changes(
     events: np.ndarray, # all of them
     frames: bytes,      # the words pushed by direct traps, one after the other
@@ -448,7 +448,7 @@ def frame_changes(
     place = np.arange(len(owner)) - np.repeat(np.cumsum(depths) - depths, depths)
     return owner, rows(WHAT['frame'], events['d'][owner] + 4 * place, 0, np.frombuffer(frames, '<u4'), len(owner))
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #49
+# %% ../../nbs/7_mastery/10_recording.ipynb #50
 def arrays(
     tape: Recorder,
 ) -> tuple: # events, changes
@@ -463,7 +463,7 @@ def arrays(
     events['first'] = np.searchsorted(owner[order], np.arange(len(events)))
     return events, changes[order]
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #54
+# %% ../../nbs/7_mastery/10_recording.ipynb #55
 VECTORS = {n: name and f'#{name}' for n, name in enumerate('DE DB NMI BP OF BR UD NM DF  TS NP SS GP PF  MF AC'.split(' '))}
 VECTORS |= {LGUEST_TRAP_ENTRY: 'hypercall', SYSCALL_VECTOR: 'system call'}
 
@@ -477,7 +477,7 @@ def need(
     try: return importlib.import_module(module)
     except ImportError: raise TraceError(f'{why} needs {module}: pip install lguest_lit[trace]') from None
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #56
+# %% ../../nbs/7_mastery/10_recording.ipynb #57
 def code_name(
     kind: str, # of the event
     code: int,
@@ -488,7 +488,7 @@ def code_name(
     if means == 'vector': return VECTORS.get(code) or (f'interrupt {code}' if code >= 32 else str(code))
     return f'{means} {code}' if means else ''
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #58
+# %% ../../nbs/7_mastery/10_recording.ipynb #59
 class Recording:
     "A part of a Guest's life: `events` and `changes` (NumPy), `data` (text that was said), `meta` (facts about the run)."
     def __init__(self, events: np.ndarray, changes: np.ndarray, data: bytes, meta: dict):
@@ -557,7 +557,7 @@ class Recording:
             digest.update(part)
         return digest.hexdigest()
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #60
+# %% ../../nbs/7_mastery/10_recording.ipynb #61
 _KIND, WHAT_NAMES = list(KINDS), list(WHATS)
 
 def place(
@@ -570,7 +570,7 @@ def place(
     if what in ('gdt', 'idt'): return f"{'entry' if what == 'gdt' else 'vector'} {where >> 1}, {'upper' if where & 1 else 'lower'} word"
     return f'slot {where}' if what == 'cr3' else f'{where:#x}' if what != 'slot' else 'current'
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #63
+# %% ../../nbs/7_mastery/10_recording.ipynb #64
 def details(
     recording: Recording,
     n: int, # number of an event
@@ -596,14 +596,14 @@ def frame(
         code=events['code'], **{f: events[f] for f in 'abcd'}, changes=np.diff(first),
         details=[details(recording, n) for n in part]))
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #66
+# %% ../../nbs/7_mastery/10_recording.ipynb #67
 def printed(
     text: str, # as the operating system gave it to us
 ) -> str:
     "The text, with U+FFFD for each byte that was none."
     return text.encode('utf-8', 'surrogateescape').decode('utf-8', 'replace')
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #69
+# %% ../../nbs/7_mastery/10_recording.ipynb #70
 HEADER = 8 << 20    # bytes of a recording's facts as JSON, at most; of those, symbols have half
 
 def image_facts(
@@ -618,7 +618,7 @@ def image_facts(
         names = {}
     return dict(image=printed(Path(launcher.name).name), sha256=hashlib.sha256(launcher.image).hexdigest(), symbols=names)
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #71
+# %% ../../nbs/7_mastery/10_recording.ipynb #72
 def facts(
     lg: Lguest, # the Guest
 ) -> dict:
@@ -626,7 +626,7 @@ def facts(
     return dict(abi=lg.abi.name, guestid=lg.guestid, memory=len(lg.mm.ram), pfn_limit=lg.pfn_limit, page_offset=lg.page_offset,
                 fixes=vars(lg.fixes), lguest_data=lg.lguest_data_pa, noirq=[lg.noirq_start, lg.noirq_end], dead=lg.dead)
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #73
+# %% ../../nbs/7_mastery/10_recording.ipynb #74
 MADE_BY = f'lguest_lit {__version__}, {ENGINE}'
 
 def develop(
@@ -640,7 +640,7 @@ def develop(
     if tape.over and launcher: launcher.warn(f'the recording is full, and ends before the Guest does: {len(tape.raw) // _EVENT:,} events')
     return Recording(*arrays(tape), bytes(tape.data), known | more)
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #75
+# %% ../../nbs/7_mastery/10_recording.ipynb #76
 def record(
     image: str | Path | bytes = 'first', # as for Launcher
     args: list[str] | str = '',          # the kernel's command line
@@ -657,7 +657,7 @@ def record(
         if disk is not None: about['initrd'] = hashlib.sha256(read_file(disk, 'initrd')).hexdigest()
         return develop(tape, machine.launcher, **about)
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #82
+# %% ../../nbs/7_mastery/10_recording.ipynb #83
 def registers_at(
     recording: Recording,
     n: int, # number of an event
@@ -669,7 +669,7 @@ def registers_at(
     values[mine['where']] = mine['new']                     # where one is named more than once, the last one stays
     return dict(zip(REGISTERS, values.tolist()))
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #86
+# %% ../../nbs/7_mastery/10_recording.ipynb #87
 def shadow_at(
     recording: Recording,
     n: int, # number of an event
@@ -686,7 +686,7 @@ def shadow_at(
         if what == _SPGD: lower = {k: entry for k, entry in lower.items() if (k[0], k[1] >> 22) != key}
     return upper, lower
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #89
+# %% ../../nbs/7_mastery/10_recording.ipynb #90
 def thrown_away(
     recording: Recording,
     vaddr: int,       # any address in the page
@@ -707,7 +707,7 @@ def thrown_away(
             deaths.append(death)
     return [event for event, mine in deaths if slot in (None, mine)]
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #94
+# %% ../../nbs/7_mastery/10_recording.ipynb #95
 FORMAT, VERSION = 'lguest_lit recording', 1
 
 def columns(
@@ -731,7 +731,7 @@ def to_bytes(
             with archive.open(info, 'w') as member: np.lib.format.write_array(member, array, allow_pickle=False)
     return out.getvalue()
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #98
+# %% ../../nbs/7_mastery/10_recording.ipynb #99
 def write_file(
     path: str | Path,
     data: bytes | Iterable[bytes], # whole, or in pieces
@@ -747,7 +747,7 @@ def write_file(
         if isinstance(e, TraceError) or not isinstance(e, (OSError, ValueError)): raise
         raise TraceError(f'cannot write {path}: {getattr(e, "strerror", None) or e}') from None
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #101
+# %% ../../nbs/7_mastery/10_recording.ipynb #102
 _end = Struct('<4s4H2IH').unpack    # signature, disk, directory's disk, members there and in all, bytes of the directory, its place, bytes behind
 MEMBERS = 64                        # in an archive, at most: we write seventeen
 
@@ -762,7 +762,7 @@ def check_end(
     if members > MEMBERS or size > 1024 * MEMBERS or tail.startswith(b'PK\6\7'):        # that would be a second, larger directory
         raise ValueError(f'not a recording: an archive of more than {MEMBERS} members')
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #105
+# %% ../../nbs/7_mastery/10_recording.ipynb #106
 def check_members(
     archive: zipfile.ZipFile,
     names: list, # of the members that there must be
@@ -789,7 +789,7 @@ def read_member(
     if len(data) != size: raise ValueError(f'{name} ends after {len(data):,} of {size:,} bytes')
     return data
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #109
+# %% ../../nbs/7_mastery/10_recording.ipynb #110
 def parse_header(
     data: bytes, # header.json
 ) -> dict:
@@ -815,7 +815,7 @@ def check_header(
     if not isinstance(header.get('meta'), dict): raise ValueError('it says nothing about the run')
     return header['meta']
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #113
+# %% ../../nbs/7_mastery/10_recording.ipynb #114
 def _word(fact): return type(fact) is int and 0 <= fact < 1 << 32
 def _text(fact): return isinstance(fact, str)
 def _addresses(fact): return isinstance(fact, dict) and all(map(_word, fact.values()))
@@ -835,7 +835,7 @@ def check_facts(
     for name, right in FACTS.items():
         if name in meta and not right(meta[name]): raise ValueError(f'its {name} cannot be {str(meta[name])[:40]!r}')
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #117
+# %% ../../nbs/7_mastery/10_recording.ipynb #118
 _npy = re.compile(rb"\x93NUMPY\x01\x00(..)\{'descr': '([<|]u[1248])', 'fortran_order': (?:False|True), 'shape': \((\d{1,10}),\), \} *\n", re.DOTALL)
 
 def read_array(
@@ -852,7 +852,7 @@ def read_array(
         raise ValueError(f'{name} says it has {int(header[3]):,} numbers, and {len(data) - header.end():,} bytes follow')
     return np.frombuffer(data, dtype, offset=header.end())
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #121
+# %% ../../nbs/7_mastery/10_recording.ipynb #122
 def read_table(
     archive: zipfile.ZipFile,
     name: str,       # 'events', 'changes'
@@ -865,7 +865,7 @@ def read_table(
     for field, column in found.items(): table[field] = column
     return table
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #124
+# %% ../../nbs/7_mastery/10_recording.ipynb #125
 def check_numbers(
     recording: Recording,
 ):
@@ -889,7 +889,7 @@ def check_text(
     begin, end = said['a'].astype(np.int64), said['a'].astype(np.int64) + said['b']
     if (end > len(recording.data)).any() or (begin[1:] < end[:-1]).any(): raise ValueError('it has events about text that is not there')
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #128
+# %% ../../nbs/7_mastery/10_recording.ipynb #129
 def read_recording(
     archive: zipfile.ZipFile,
 ) -> Recording:
@@ -916,7 +916,7 @@ def load(
     except ValueError as e: raise TraceError(f'{path}: {e}') from None
     except Exception as e: raise TraceError(f'{path}: damaged: {str(e)[:200] or type(e).__name__}') from None     # nobody knows what zipfile thinks of it
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #133
+# %% ../../nbs/7_mastery/10_recording.ipynb #134
 def bytes_named(
     given: str | Path | bytes, # a file, the name of a built-in image, or the bytes; None: not at hand
     name: str,                 # what the recording calls it
@@ -960,7 +960,7 @@ def live_again(
                            fixes=Fixes(**meta['fixes']), initrd=initrd)
     except LauncherError as e: raise TraceError(f'it cannot be started: {e}') from None
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #138
+# %% ../../nbs/7_mastery/10_recording.ipynb #139
 def spread(
     time: np.ndarray, # of each event, ns
     most: int = 200,  # ns from one event to the next, where the clock stands still
@@ -972,7 +972,7 @@ def spread(
     step = np.minimum(np.diff(time[begins], append=time[-1] + most * count[-1]) // count, most)
     return time + np.repeat(step, count) * (np.arange(len(time)) - np.repeat(begins, count))
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #141
+# %% ../../nbs/7_mastery/10_recording.ipynb #142
 def pieces(
     recording: Recording,
 ) -> list: # (track, name, first event, last event)
@@ -995,7 +995,7 @@ def pieces(
     end(_HOST, f"turn {events['switch'][-1]}", turn, len(events) - 1)
     return found + [(_HOST, 'sleep', n, n + 1) for n in recording.of_kind('sleep').tolist() if n + 1 < len(events)]
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #144
+# %% ../../nbs/7_mastery/10_recording.ipynb #145
 def instant(
     recording: Recording,
     n: int,    # number of an event
@@ -1008,7 +1008,7 @@ def instant(
     name = f"{kind} {code_name(kind, int(event['code']))}".rstrip()
     return dict(name=name, cat=kind, ph='i', s='t', ts=ts, tid=int(event['track']), args=args)
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #146
+# %% ../../nbs/7_mastery/10_recording.ipynb #147
 def names(
     recording: Recording,
     pid: int, # of the process
@@ -1019,7 +1019,7 @@ def names(
     return [told('process_name', name=guest)] + [one for tid, name in enumerate(TRACKS) for one in (
         told('thread_name', tid, name=name), told('thread_sort_index', tid, sort_index=tid))]
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #148
+# %% ../../nbs/7_mastery/10_recording.ipynb #149
 def chrome_rows(
     *recordings: Recording, # of one or more Guests
 ) -> Iterator[dict]:
@@ -1046,7 +1046,7 @@ def chrome_trace(
     "What Perfetto opens, as JSON objects."
     return dict(traceEvents=list(chrome_rows(*recordings))) | chrome_rest(*recordings)
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #152
+# %% ../../nbs/7_mastery/10_recording.ipynb #153
 def changes_frame(
     recording: Recording,
     part: range = None, # numbers of the changes; None: all
@@ -1059,7 +1059,7 @@ def changes_frame(
         event=recording.owner[here], what=pd.Categorical.from_codes(changes['what'], list(WHATS)), place=[place(c) for c in changes],
         **{name: changes[name] for name in ('where', 'old', 'new')}), index=part)
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #155
+# %% ../../nbs/7_mastery/10_recording.ipynb #156
 def event_rows(
     recording: Recording,
 ) -> Iterator[tuple]:
@@ -1079,7 +1079,7 @@ def change_rows(
         what, *numbers = change.tolist()
         yield n, event, WHAT_NAMES[what], place(change), *numbers
 
-# %% ../../nbs/7_mastery/10_recording.ipynb #158
+# %% ../../nbs/7_mastery/10_recording.ipynb #159
 EXPORTS = dict(perfetto='.json', csv='.csv', parquet='.parquet')    # what a recording can be turned into, and the file's ending
 PERFETTO, PIECE = 2_000_000, 50_000    # events that Perfetto gets, at most; rows that are made at a time
 
