@@ -86,8 +86,10 @@ class PhysicalMemory(Buffer):
         end = self._never_used + n
         if n > 0 and end <= self.nframes: pfn, self._never_used = self._never_used, end
         else:
-            pfn = first_run(self._free, n)
+            fresh = range(self._never_used, self.nframes)   # fewer than n
+            pfn = first_run([*self._free, *fresh], n)
             self._free = [f for f in self._free if not pfn <= f < pfn + n]
+            self._never_used = max(self._never_used, pfn + n)
         return self._take(pfn, n)
 
     def _take(self, pfn, n):
