@@ -33,7 +33,7 @@ UNICORN ?= $(shell sed -nE 's/^requirements = .*unicorn>=([0-9.]+).*/\1/p' setti
 MINUTES ?= 10
 BOOTS ?= 1000
 
-.PHONY: help run quick test long fuzz unicorn copies docs lab nbs check-nbs export lock tools clean
+.PHONY: help run quick lint test long fuzz unicorn copies docs lab nbs check-nbs export lock tools clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -45,7 +45,11 @@ quick: $(VENV)/.dev ## the most telling tests, fewer examples, no browser: under
 	@$(QUIET) LGUEST_LIT_EXAMPLES=100 $(TESTS) $(SPREAD) -m "not (slow or site or browser)" tests
 
 # What fails soonest comes first: the house rules take seconds, the lessons less than a minute.
+lint: $(VENV)/.dev ## names that are not there, or not used: a second
+	@$(BIN)/ruff check --quiet
+
 test: tools ## everything that a change has to pass, all lessons and all tests: five to ten minutes
+	@$(BIN)/ruff check --quiet
 	@$(QUIET) $(TESTS) -x -m "not (slow or site or browser)" tests/test_project.py tests/test_marks.py
 	@$(QUIET) $(BIN)/nbdev_test --n_workers $(JOBS)
 	@$(QUIET) $(TESTS) $(SPREAD) tests

@@ -225,7 +225,7 @@ class Watch:
 
 # --- a Guest on strings -----------------------------------------------------------------------------------------------
 
-PAGE_OFFSET, MEMORY = 0xC0000000, 2 << 20
+MEMORY = 2 << 20
 STOP, POKE, CALL, QUEUE, RING1, RING3, IRQS = range(7)
 LOAD_GDT, NEW_PGTABLE, FLUSH_TLB, LOAD_IDT, SET_STACK, TS, SET_CLOCKEVENT, HALT, SET_PTE, SET_PMD, LOAD_TLS = 3, 4, 5, 6, 7, 8, 9, 10, 14, 15, 16
 NAMES = 'u_read', 'u_write', 'u_fetch'

@@ -1,6 +1,5 @@
 "The program `lguest` from outside: run it to its end, or start it and wait for what it does."
 import contextlib
-import os
 import subprocess
 import sys
 import time

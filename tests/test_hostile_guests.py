@@ -229,7 +229,7 @@ class House:
 
     def excluded(self):
         "Physical (address, length) of what the Host itself changes: its stack, the Switcher's scratch and state pages, the processor's marks in tables."
-        host, mem = self.host, self.host.mem
+        host = self.host
         scratch, state = host.switcher_pages[-2:]
         low = lambda vaddr: vaddr - PAGE_OFFSET
         yield low(host.stack) & ~0xFFF, 4096
@@ -267,7 +267,7 @@ class House:
         refs, before, registers = list(host.mem.refs), bytearray(host.mem.u8), host.cpu.registers()
         with Launcher(image, mem=MEM, host=host, fixes=fixes, warn=lambda text: None) as launcher:
             host.clock.hold(launcher, slice, seed)
-            reason, code = launcher.run().reason, None
+            reason = launcher.run().reason
             lg, stats = launcher.file.lg, launcher.stats
             if lg.dead is None and typed:
                 launcher.typed.append(typed)

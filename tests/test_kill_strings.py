@@ -65,7 +65,7 @@ def more_pages(host):
     "A Launcher that has promised a page more than it has; the Guest maps that page and reads it."
     guest = Workbench('hcall LHCALL_NEW_PGTABLE, $0x200000\n movl 0x400000, %eax', host=host)
     guest.address_space(0x200000, {0x400000: END | 7})
-    lg, eip = guest.lg, guest.regs.eip
+    lg = guest.lg
     pgdir, mm = lg.pgdirs[0].cr3, lg.mm
     guest.file.close()
     guest.file = LguestFile(host, task=guest, mm=mm)

@@ -28,7 +28,7 @@ entries = st.fixed_dictionaries(dict(pde=BITS, pte=BITS, table=st.sampled_from(T
 @settings(max_examples=600, deadline=None)
 @given(entries, st.sampled_from([0, 1, 3]), st.booleans(), st.booleans(), st.booleans())
 def test_walk_agrees_with_the_engine(m, e, ring, write, wp, pse):
-    cpu, f = m.cpu, m.cpu.f
+    cpu = m.cpu
     cpu.restore(m.clean)
     vaddr = e['slot'] | e['page'] << 12 | e['offset']
     if e['large'] and pse: vaddr = e['slot'] | FRAMES[0] | e['offset']        # a 4 MB page of the first megabyte

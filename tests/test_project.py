@@ -1,5 +1,4 @@
 "The house rules: notebooks, package, site and packaging say the same thing."
-import ast
 import configparser
 import filecmp
 import json

@@ -1,5 +1,4 @@
 "Back in time: the same moment is the same machine, however one comes to it."
-import ctypes
 import os
 import random
 from dataclasses import dataclass, field, fields

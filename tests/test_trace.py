@@ -3,14 +3,13 @@ import errno
 import io
 import json
 import random
-import struct
 import sys
 import time
 import zipfile
 
 import numpy as np
 import pytest
-from guests import dma, guest, hypercall, string_at
+from guests import dma
 from hypothesis import HealthCheck, given, settings, strategies as st
 from invariants import Puppet
 from test_invariants import Story, actions, prepare
@@ -23,7 +22,7 @@ from lguest_lit.host.host import Host
 from lguest_lit.launcher.launcher import Launcher
 from lguest_lit.host.lg import GDT_ENTRIES, SYSCALL_VECTOR, LauncherMemory
 from lguest_lit.watch.rewind import TimeMachine
-from lguest_lit.watch.trace import (CHANGE, EVENT, KINDS, NUMBER, REGISTERS, SOURCES, TRACKS, WHAT, Recorder, Recording, TraceError, changes_frame,
+from lguest_lit.watch.trace import (EVENT, NUMBER, REGISTERS, WHAT, Recorder, Recording, TraceError, changes_frame,
                               chrome_trace, details, develop, export, load, record, registers_at, shadow_at, spread, thrown_away, to_bytes)
 from lguest_lit.launcher.workbench import OneTurn, Workbench
 

@@ -137,7 +137,7 @@ def enter(gates, tss, cpl, vector, error, soft):
 
 def expected(gates, tss, cpl, flags, first, vector, error, soft, length):
     "What must stand in the machine when the first handler begins; None for a shutdown."
-    eip, kind, start = PROGRAM + (length if soft else 0), None if soft else vector, True
+    eip, kind = PROGRAM + (length if soft else 0), None if soft else vector
     contributory = {0, 10, 11, 12, 13}
     while True:
         try: selector, offset, ring, stack, gate = enter(gates, tss, cpl, vector, error, soft)

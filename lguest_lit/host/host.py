@@ -10,7 +10,7 @@ import random
 
 
 from .clock import WallClock
-from .kernel import CR4_PGE, HostError, Kernel
+from .kernel import CR4_PGE, Kernel
 from .page_tables import free_pagetables, init_pagetables
 from .switcher import map_switcher, unmap_switcher
 

@@ -10,7 +10,7 @@ from struct import pack_into
 
 from ..i386.traps import EF_KEPT
 from .page_tables import pin_stack_pages
-from .lg import (CHANGED_IDT, EFLAGS_IF, FIRST_EXTERNAL_VECTOR, GUEST_PL, IDT_ENTRIES, KERNEL_CS, LGUEST_CS,
+from .lg import (CHANGED_IDT, EFLAGS_IF, FIRST_EXTERNAL_VECTOR, GUEST_PL, KERNEL_CS, LGUEST_CS,
                            LGUEST_IRQS, LGUEST_TRAP_ENTRY, SYSCALL_VECTOR, Lguest, guest_pa, kill_guest, lgwrite_u32, signed)
 
 # %% ../../nbs/5_host/H200_maybe_do_interrupt.ipynb #16

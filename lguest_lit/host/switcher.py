@@ -10,7 +10,7 @@ import struct
 from functools import lru_cache
 from elftools.elf.elffile import ELFFile
 from ..images.build import image_path, symbols
-from ..i386.descriptors import FULL_EXEC_SEGMENT, FULL_SEGMENT, Tss
+from ..i386.descriptors import FULL_EXEC_SEGMENT, FULL_SEGMENT
 from ..i386.memory import PAGE_SHIFT, PAGE_SIZE
 from .interrupts_and_traps import setup_default_idt_entries
 from .kernel import GDT_LIMIT, IDT_LIMIT

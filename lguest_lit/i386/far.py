@@ -9,7 +9,7 @@ __all__ = ['CALL_16', 'TSS_32', 'CALL_32', 'on_stack', 'returned_code', 'returne
 
 # %% ../../nbs/1_preparation/47_far.ipynb #3
 from .paging import PageFault
-from .traps import (EF_IF, EF_IOPL, EF_NT, EF_RF, EF_TF, EF_VM, Fault, GP, NP, SS, TS, Segment, be_in, fetch_segment, fetch_words,
+from .traps import (EF_IF, EF_IOPL, EF_NT, EF_RF, EF_TF, Fault, GP, NP, SS, Segment, be_in, fetch_segment, fetch_words,
                                    find_code, find_stack, load, loaded, mark_accessed, push_frame, read_word,
                                    segment_of, TASK_GATE, task_gate, task_return)
 

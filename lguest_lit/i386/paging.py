@@ -6,9 +6,6 @@
 __all__ = ['PRESENT', 'RW', 'USER', 'PWT', 'PCD', 'ACCESSED', 'DIRTY', 'PSE', 'GLOBAL', 'PageFault', 'word', 'find_entries',
            'mark_entries', 'walk']
 
-# %% ../../nbs/1_preparation/20_paging.ipynb #4
-from .memory import PhysicalMemory
-
 # %% ../../nbs/1_preparation/20_paging.ipynb #7
 PRESENT, RW, USER, PWT, PCD = 0x01, 0x02, 0x04, 0x08, 0x10
 ACCESSED, DIRTY, PSE, GLOBAL = 0x20, 0x40, 0x80, 0x100

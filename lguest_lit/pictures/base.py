@@ -7,7 +7,7 @@ __all__ = ['HERE', 'MOST', 'MOVES', 'source', 'module', 'names', 'packed', 'scri
            'applied', 'field_value', 'BitFields', 'bit_fields']
 
 # %% ../../nbs/7_mastery/30_pictures.ipynb #5
-import base64, hashlib, html, json, zlib
+import base64, html, json, zlib
 from pathlib import Path
 
 import anywidget

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import traitlets
 
-from ..watch.film import SEEN, Film, Labels, Listings, film_life, kernel_places, listing, look, peek, world_of
+from ..watch.film import SEEN, Film, Labels, Listings, kernel_places, listing, look, peek, world_of
 from ..launcher.launcher import BUILT_IN, MAX_MEMORY, load_elf, read_file
 from .base import Picture
 from ..watch.rewind import Moment, TimeMachine, last_change, who_wrote

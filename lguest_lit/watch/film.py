@@ -19,7 +19,7 @@ import numpy as np
 from capstone import x86_const as x86
 
 from ..images.build import image_path, symbols
-from ..i386.memory import PAGE_SHIFT, PAGE_SIZE
+from ..i386.memory import PAGE_SHIFT
 from ..i386.paging import PageFault, walk
 from ..i386.probe import on_delivery, on_instruction, on_write
 from ..i386.traps import EF_RF

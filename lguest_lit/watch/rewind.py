@@ -18,7 +18,6 @@ import numpy as np
 
 from ..host.clock import VirtualClock
 from ..host.host import Host
-from ..i386.cpu import REGISTERS
 from ..i386.probe import on_delivery, on_instruction, on_write
 from ..launcher.launcher import Launcher, check_memory, parse_memory
 from ..host.lg import Lguest

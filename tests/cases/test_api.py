@@ -1,8 +1,6 @@
 "Launcher, boot and Workbench as a program uses them: stops, second runs, what is dropped, and names that are misspelt."
 import gc
 import math
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -153,7 +151,7 @@ def test_a_program_may_end_without_closing_anything():
 
 def test_a_launcher_in_a_circle_of_references_is_freed_without_an_accident():
     for _ in range(3):
-        launcher = Launcher('minimal', console=lambda _: launcher.type(b'x'))
+        launcher = Launcher('minimal', console=lambda _: launcher.type(b'x'))   # noqa: F821 (it is gone again below)
         launcher.run(60)
         ref = weakref.ref(launcher.host)
         launcher.me = launcher

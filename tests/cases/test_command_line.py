@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from guests import guest, hypercall, says
-from programs import SPIN, lguest, refused
+from guests import guest, says
+from programs import lguest, refused
 
 from lguest_lit.images import build
 from lguest_lit import cli

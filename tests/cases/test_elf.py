@@ -2,7 +2,7 @@
 import struct
 
 import pytest
-from guests import DATA_AT, LOAD_AT, PAGE_OFFSET, elf_header, hypercall, make_elf, says
+from guests import LOAD_AT, PAGE_OFFSET, elf_header, hypercall, make_elf, says
 
 from lguest_lit.launcher.launcher import Launcher, LauncherError, boot
 

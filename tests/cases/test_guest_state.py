@@ -10,7 +10,7 @@ from lguest_lit.i386.cpu import CPU, flat_machine, trapped
 from lguest_lit.i386.cpuid import FEATURES, cpuid
 from lguest_lit.host.kernel import CR0, CR4, CR4_PGE
 from lguest_lit.i386.memory import PhysicalMemory
-from lguest_lit.launcher.launcher import Launcher, LauncherError
+from lguest_lit.launcher.launcher import Launcher
 from lguest_lit.host.lg import Fixes
 from lguest_lit.watch.rewind import TimeMachine
 from lguest_lit.watch.trace import Recorder, Recording, develop, record, live_again

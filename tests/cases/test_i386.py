@@ -6,11 +6,11 @@ import threading
 
 import pytest
 from lguest_lit.i386 import cpu as processor
-from lguest_lit.i386.cpu import CODE, STACK0, STACK1, CPU, flat_machine, trapped
+from lguest_lit.i386.cpu import CODE, STACK0, CPU, flat_machine, trapped
 from lguest_lit.i386.descriptors import segment
 from lguest_lit.i386.guard import WATCHED_RETURNS
 from lguest_lit.i386.tlb import TlbCPU
-from lguest_lit.launcher.workbench import OneTurn, Workbench
+from lguest_lit.launcher.workbench import Workbench
 
 PF, GP, UD, DB, TS = 14, 13, 6, 1, 10
 PD, PT, GDT, IDT, TSS = 0x10000, 0x11000, 0x1000, 0x2000, 0x3000

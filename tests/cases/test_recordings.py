@@ -24,7 +24,7 @@ from lguest_lit.launcher.launcher import Launcher
 from lguest_lit.pictures import timeline
 from lguest_lit.pictures.timeline import Timeline, reel, view
 from lguest_lit.watch.rewind import TimeMachine
-from lguest_lit.watch.trace import (CHANGE, EVENT, EXPORTS, KINDS, NUMBER, Recorder, Recording, TraceError, develop, export, live_again, load,
+from lguest_lit.watch.trace import (CHANGE, EVENT, KINDS, NUMBER, Recorder, Recording, TraceError, develop, export, live_again, load,
                               record, to_bytes)
 from lguest_lit.launcher.workbench import assemble
 from test_hostile_guests import MEM, Leash, deeds, image, kinds

@@ -9,8 +9,8 @@ import sys
 import termios
 
 import pytest
-from guests import guest, hypercall
-from programs import PATIENCE, SPIN, lguest, mapped, started, until, up_and
+from guests import hypercall
+from programs import PATIENCE, SPIN, mapped, started, until, up_and
 
 from lguest_lit import cli
 from lguest_lit.watch.trace import load
