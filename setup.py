@@ -24,7 +24,7 @@ setup(
     packages=find_packages(include=[cfg['lib_path'], cfg['lib_path'] + '.*'], exclude=[cfg['lib_path'] + '.tools']),
     # The machine code that is shipped, and the source it was built from; the modules of the pictures.
     package_data={cfg['lib_path']: [f'{folder}/*.{ext}' for folder in ('images/switcher', 'images/guests')
-                                    for ext in 'S c h ld elf bin lst json'.split()] + ['pictures/*.js', 'pictures/*.css']},
+                                    for ext in 'S c h ld elf bin lst json'.split()] + ['pictures/*.js', 'pictures/*.css', 'py.typed']},
     install_requires=cfg['requirements'].split(),
     extras_require={extra: cfg[f'{extra}_requirements'].split() for extra in ('dev', 'build', 'trace')},
     entry_points={'console_scripts': cfg['console_scripts'].splitlines(),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from elftools.elf.elffile import ELFFile
 
+from .. import Error
 from ..images.build import image_path, symbols
 from ..i386.cpu import CPU, knock
 from ..i386.descriptors import FULL_EXEC_SEGMENT, FULL_SEGMENT, Tss, gate, segment
@@ -29,7 +30,7 @@ CR0 = 0x80050033             # PG, AM, WP, NE, ET, MP, PE
 CR4 = CR4_PSE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT
 GDT_LIMIT, IDT_LIMIT = 8 * GDT_ENTRIES - 1, 2047
 
-class HostError(Exception):
+class HostError(Error):
     "The Host itself has a bug, or cannot start."
 
 @dataclass

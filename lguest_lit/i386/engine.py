@@ -15,10 +15,11 @@ import unicorn
 from unicorn import Uc, UC_ARCH_X86, UC_MODE_32, UC_CTL_IO_WRITE, UC_CTL_TLB_FLUSH, UC_ERR_FETCH_PROT, UC_HOOK_INTR, UC_PROT_ALL
 from unicorn import x86_const as x86
 from unicorn.unicorn_py3.unicorn import uclib
+from .. import Error
 from .memory import PhysicalMemory
 
 # %% ../../nbs/1_preparation/30_engine.ipynb #7
-class EngineError(Exception):
+class EngineError(Error):
     "This build of Unicorn does not keep its state where we can find it."
 
 def only(

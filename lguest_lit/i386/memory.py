@@ -8,6 +8,8 @@ __all__ = ['PAGE_SHIFT', 'PAGE_SIZE', 'Buffer', 'OutOfMemory', 'first_run', 'Phy
 # %% ../../nbs/1_preparation/00_memory.ipynb #2
 import ctypes, mmap
 
+from .. import Error
+
 # %% ../../nbs/1_preparation/00_memory.ipynb #6
 PAGE_SHIFT = 12
 PAGE_SIZE = 1 << PAGE_SHIFT
@@ -45,7 +47,7 @@ class Buffer:
         return cls.from_buffer(self.buf, pa)
 
 # %% ../../nbs/1_preparation/00_memory.ipynb #11
-class OutOfMemory(Exception):
+class OutOfMemory(Error):
     "No run of free page frames is long enough for what was asked."
 
 def first_run(

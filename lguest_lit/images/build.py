@@ -16,6 +16,7 @@ import numpy as np
 from capstone import CS_ARCH_X86, CS_MODE_32, CS_OPT_SYNTAX_ATT, Cs
 from elftools.elf.elffile import ELFFile
 
+from .. import Error
 import lguest_lit.images
 
 # %% ../../nbs/6_switcher/10_build.ipynb #7
@@ -25,7 +26,7 @@ IMAGES = {'switcher': 'switcher', 'host': 'switcher',                      # nam
 
 COMPILER = 'ziglang==0.17.1'    # what pip calls it; settings.ini says the same
 
-class BuildError(Exception): "An image could not be built; the text says why."
+class BuildError(Error): "An image could not be built; the text says why."
 
 # %% ../../nbs/6_switcher/10_build.ipynb #9
 def image_path(
@@ -106,7 +107,7 @@ SECTION = np.dtype([(name, '<u4') for name in
 SYMBOL = np.dtype([('name', '<u4'), ('value', '<u4'), ('size', '<u4'), ('info', 'u1'), ('other', 'u1'), ('section', '<u2')])
 SHT_SYMTAB, STT_FILE = 2, 4
 
-class SymbolError(ValueError): "An image's table of symbols is damaged, or lies; the text says what is wrong."
+class SymbolError(Error, ValueError): "An image's table of symbols is damaged, or lies; the text says what is wrong."
 
 def table_of(
     elf: bytes,      # an image

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
 
+from .. import Error
 from ..images.build import image_path
 from ..host.host import Host
 from ..i386.engine import calibrate
@@ -28,7 +29,7 @@ from ..host.lg import Fixes, LauncherMemory
 from ..host.lguest_user import LHREQ_BREAK, LHREQ_GETDMA, LHREQ_INITIALIZE, LHREQ_IRQ, LguestFile
 
 # %% ../../nbs/4_launcher/10_launcher.ipynb #6
-class LauncherError(Exception): "The Guest can't be started; the text names the file or option, and says why."
+class LauncherError(Error): "The Guest can't be started; the text names the file or option, and says why."
 
 # %% ../../nbs/4_launcher/10_launcher.ipynb #9
 PAGE = 4096
@@ -286,7 +287,7 @@ def write_all(
             wait.poll()
 
 # %% ../../nbs/4_launcher/10_launcher.ipynb #63
-class OutputError(Exception): "An output can't be written; the text names it, and says why."
+class OutputError(Error): "An output can't be written; the text names it, and says why."
 
 def descriptor(
     stream, # text or binary
@@ -427,7 +428,7 @@ def stats_dict(
     return {**stats.as_dict(), 'seconds': round(seconds, 6)}
 
 # %% ../../nbs/4_launcher/10_launcher.ipynb #79
-class BadDma(LookupError): "The Guest's DMA reaches outside its memory; the text says where."
+class BadDma(Error, LookupError): "The Guest's DMA reaches outside its memory; the text says where."
 
 SOON, LATE = 0.0005, 0.02     # seconds until the Waker asks again: after keys were taken, and at most
 

@@ -25,7 +25,7 @@ from struct import Struct
 
 import numpy as np
 
-from .. import __version__
+from .. import Error, __version__
 from ..images.build import SymbolError, symbols
 from ..i386.engine import ENGINE
 from ..i386.paging import PRESENT
@@ -467,7 +467,7 @@ def arrays(
 VECTORS = {n: name and f'#{name}' for n, name in enumerate('DE DB NMI BP OF BR UD NM DF  TS NP SS GP PF  MF AC'.split(' '))}
 VECTORS |= {LGUEST_TRAP_ENTRY: 'hypercall', SYSCALL_VECTOR: 'system call'}
 
-class TraceError(ValueError): "A recording can't be made, read, written or lived again; the text says why, in one line."
+class TraceError(Error, ValueError): "A recording can't be made, read, written or lived again; the text says why, in one line."
 
 def need(
     module: str, # what is to be imported

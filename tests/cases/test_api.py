@@ -1,12 +1,17 @@
 "Launcher, boot and Workbench as a program uses them: stops, second runs, what is dropped, and names that are misspelt."
+import ast
 import gc
+import importlib
 import math
+import pkgutil
 import subprocess
 import sys
 import threading
 import time
 import weakref
+from pathlib import Path
 
+import lguest_lit
 import pytest
 from guests import dma, guest, hypercall, string_at
 from programs import PATIENCE, SPIN, sends, until
@@ -211,6 +216,27 @@ def test_a_size_that_is_none(mem):
 @pytest.mark.parametrize('args', [[5], [None], ['\ud800']])
 def test_arguments_that_are_no_text(args):
     with pytest.raises(LauncherError, match='kernel arguments'): Launcher('minimal', args=args)
+
+
+def test_our_errors_have_one_base():
+    "And keep what they were before: `except ValueError` still catches a bad recording."
+    found = {}
+    for info in pkgutil.walk_packages(lguest_lit.__path__, 'lguest_lit.'):
+        if info.name.endswith('__main__') or info.name.startswith('lguest_lit.tools'): continue
+        module = importlib.import_module(info.name)
+        found |= {n: c for n, c in vars(module).items() if isinstance(c, type) and issubclass(c, Exception) and c.__module__ == info.name}
+    own = {name for name, cls in found.items() if issubclass(cls, lguest_lit.Error)}
+    assert own == {'OutOfMemory', 'EngineError', 'HostError', 'LauncherError', 'OutputError', 'BadDma', 'BuildError', 'SymbolError', 'TraceError'}
+    assert {*found} - own == {'Fault', 'LateFault', 'PageFault', 'GuestDead'}, 'what happens inside, and no caller sees'
+    assert issubclass(found['TraceError'], ValueError) and issubclass(found['BadDma'], LookupError)
+
+
+def test_editors_are_told_where_the_names_are():
+    tree = ast.parse(Path(lguest_lit.__file__).read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    told = {alias.name: node.module for node in block.body for alias in node.names}
+    assert told == lguest_lit._HOMES and {*lguest_lit.__all__} == {'Error', *told}
+    assert (Path(lguest_lit.__file__).parent/'py.typed').exists()
 
 
 def test_the_package_offers_what_most_people_want():
