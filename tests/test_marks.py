@@ -46,7 +46,7 @@ MARKS = {
     'H:470': ('page_tables', 'release_all_pagetables guest_pagetable_clear_all'),
     'H:480': ('page_tables', 'map_switcher_in_guest'),
     'H:500': ('page_tables', 'init_guest_pagetable free_guest_pagetable'),
-    'H:510': ('page_tables', 'init_pagetables free_pagetables'),
+    'H:510': ('page_tables', 'init_pagetables free_pagetables free_switcher_pte_pages'),
     'H:520': ('page_tables', 'populate_switcher_pte_page'),
     'H:600': ('segments', 'desc_ok segment_present ignored_gdt check_segment_use'),
     'H:610': ('segments', 'fixup_gdt_table setup_default_gdt_entries setup_guest_gdt copy_gdt copy_gdt_tls load_guest_gdt guest_load_tls'),
