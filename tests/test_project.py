@@ -8,12 +8,14 @@ import subprocess
 import sys
 import zipfile
 from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import metadata
 from pathlib import Path
 
 import arrows
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from conftest import SITE_ENV
 
@@ -209,6 +211,17 @@ def test_the_lock_has_what_the_tools_need():
     names = {str(r): r.name.lower().replace('_', '-') for r in needed}
     wrong = {str(r): locked.get(names[str(r)]) for r in needed if names[str(r)] not in locked or locked[names[str(r)]] not in r.specifier}
     assert not wrong, wrong
+
+
+def test_the_lock_is_for_the_lowest_python_as_well():
+    "A lock that was made with 3.11.7 once held a package that wanted 3.11.5; Debian 12 has 3.11.2."
+    ini = configparser.ConfigParser(delimiters=['='])
+    ini.read(ROOT/'settings.ini')
+    lowest = f'{ini["DEFAULT"]["min_python"]}.0'
+    lines = (ROOT/'.ci/requirements-dev.lock').read_text().splitlines()
+    names = [line.split('==')[0] for line in lines if not line.startswith('#')]
+    wanted = {name: metadata(name)['Requires-Python'] for name in names}
+    assert not (wrong := {n: w for n, w in wanted.items() if w and lowest not in SpecifierSet(w)}), wrong
 
 
 def test_version_is_the_same_everywhere():
