@@ -24,12 +24,13 @@ class Held:
         stop, # called without arguments when a signal has come: stop soon
     ):
         self.stop, self.handlers, self.waiting = stop, {}, []
+        self.over = False            # may handlers be called at once again?
 
     def __enter__(self):
         main = threading.current_thread() is threading.main_thread()
         if Held.now is not None or not main: return self
-        Held.now = self
         try:
+            Held.now = self
             for number in CATCHABLE:
                 handler = signal.getsignal(number)
                 if not callable(handler): continue
@@ -43,7 +44,8 @@ class Held:
     def note(self, number, frame):
         "A signal has come."
         self.waiting.append((number, frame, time.monotonic()))
-        if self.waiting[-1][2] - self.waiting[0][2] > PATIENCE: self.deliver()
+        late = self.waiting[-1][2] - self.waiting[0][2] > PATIENCE
+        if self.over or late: self.deliver()
         else: self.stop()
 
     def deliver(self):
@@ -54,11 +56,12 @@ class Held:
 
     def give_back(self):
         "Put the handlers back, unless somebody has put others there."
+        if Held.now is self: Held.now = None
+        self.over = True             # from here on one of them may raise
         for number, handler in self.handlers.items():
             if signal.getsignal(number) == self.note:
                 signal.signal(number, handler)
-        if Held.now is self: Held.now = None
 
     def __exit__(self, *_):
-        self.give_back()
-        self.deliver()
+        try: self.give_back()
+        finally: self.deliver()

@@ -9,6 +9,7 @@ import pytest
 from lguest_lit.host.clock import VirtualClock, WallClock
 from lguest_lit.host.host import Host
 from lguest_lit.i386.cpu import CODE, flat_machine, trapped
+from lguest_lit.i386.signals import Held
 from lguest_lit.launcher.launcher import Launcher
 from lguest_lit.watch.trace import Recorder
 from lguest_lit.launcher.workbench import OneTurn, Workbench, assemble
@@ -156,6 +157,27 @@ def alarm():
 
 
 TRAPS = 'gate 128, h, 0xF, 3\n user 1f\n h: incl %edi\n iret\n 1: incl %esi\n int $128\n jmp 1b'
+
+
+@pytest.mark.parametrize('last', [signal.SIGALRM, signal.SIGTERM, signal.SIGWINCH])
+def test_a_signal_while_the_handlers_are_put_back_is_not_the_last_to_be_heard(last, alarm, monkeypatch):
+    "It raises in the middle of that. Whoever comes next must find the house in order."
+    others = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGWINCH)}
+    real, held = signal.signal, Held(lambda: None)
+    def put(number, handler):
+        old = real(number, handler)
+        if number == last and handler != held.note: signal.raise_signal(signal.SIGALRM)
+        return old
+    monkeypatch.setattr(signal, 'signal', put)
+    try:
+        with pytest.raises(KeyboardInterrupt), held: pass
+        monkeypatch.undo()
+        assert Held.now is None
+        with pytest.raises(KeyboardInterrupt): signal.raise_signal(signal.SIGALRM)
+        with pytest.raises(KeyboardInterrupt), Held(lambda: None): signal.raise_signal(signal.SIGALRM)
+    finally:
+        Held.now = None
+        for number, handler in others.items(): signal.signal(number, handler)
 
 
 @pytest.mark.parametrize('clock', CLOCKS)
