@@ -21,6 +21,7 @@ setup(
     url=cfg['git_url'],
     keywords=cfg['keywords'].split(),
     python_requires='>=' + cfg['min_python'],
+    include_package_data=False,    # what is in the archive need not be in the wheel
     packages=find_packages(include=[cfg['lib_path'], cfg['lib_path'] + '.*'], exclude=[cfg['lib_path'] + '.tools']),
     # The machine code that is shipped, and the source it was built from; the modules of the pictures.
     package_data={cfg['lib_path']: [f'{folder}/*.{ext}' for folder in ('images/switcher', 'images/guests')
