@@ -11,15 +11,16 @@ __all__ = ['HEARD', 'TRAP_NAMES', 'KINDS', 'FIELDS4', 'PUSHED', 'FIELDS', 'VERDI
 
 # %% ../../nbs/7_mastery/32_trap_microscope.ipynb #5
 import sys
+from contextlib import ExitStack
 
 import capstone
 import traitlets
 
 from ..i386.paging import PageFault
+from ..i386.probe import on_delivery, on_instruction
 from ..i386.traps import DB, PF
 from ..host.lg import LGUEST_TRAP_ENTRY, LguestRegs, REGS_OFFSET, SWITCHER_ADDR
 from .base import Picture
-from ..watch.rewind import Counter
 from ..host.switcher import lguest_pages
 
 # %% ../../nbs/7_mastery/32_trap_microscope.ipynb #9
@@ -71,26 +72,26 @@ class Witness:
         self.cpu, self.lg, self.story, self.last = cpu, lg, [], None
 
     def __enter__(self):
-        self.counter = Counter(self.cpu, self.executed).__enter__()
-        self.cpu.deliver = self.deliver
+        self.looking = ExitStack()
+        self.looking.enter_context(on_instruction(self.cpu, self.executed))
+        self.looking.enter_context(on_delivery(self.cpu, self.deliver))
         self.profiler = sys.getprofile()
         sys.setprofile(self.returned)
         return self
 
     def __exit__(self, *_):
         sys.setprofile(self.profiler)
-        del self.cpu.deliver
-        self.counter.__exit__()
+        self.looking.close()
 
     def executed(self, address):
         self.last = address
         self.story.append(('insn', address, self.cpu.state[self.cpu.f.HFLAGS] & 3))
 
-    def deliver(self, vector, error=None, soft=False, resume=0):
+    def deliver(self, real, vector, error=None, soft=False, resume=0):
         "In the processor's place: EIP is behind an `int` and a single step, and at a fault."
         seen = Delivered(self.cpu, vector, error, soft, self.last if soft or vector == DB else self.cpu._linear())
         self.story.append(('delivery', seen))
-        try: type(self.cpu).deliver(self.cpu, vector, error, soft, resume)
+        try: real(vector, error, soft, resume)
         except Exception as refusal:
             seen.refused = refusal
             raise
