@@ -9,7 +9,6 @@ import argparse
 import ast
 import json
 import os
-import re
 import signal
 import sys
 import time
@@ -17,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from execnb.shell import CaptureShell
+from lguest_lit.living import destination
 from run_notebooks import CFG, ROOT, skipped
 
 PARTS = '1_preparation', '5_host', '6_switcher'
@@ -29,7 +29,7 @@ def notebooks() -> list[Path]:
     return [p for part in PARTS for p in sorted((ROOT/'nbs'/part).glob('*.ipynb'))]
 
 
-def exported(source: str) -> bool: return bool(re.search(r'^#\|\s*exports?\b', source, re.M))
+def exported(source: str) -> bool: return destination(source, 'here') is not None
 
 
 def functions(source: str) -> dict[str, ast.FunctionDef]:

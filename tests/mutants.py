@@ -20,8 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-
-from lguest_lit.host.hypercalls import LHCALL
+from lguest_lit.living import enact
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = 'page_tables', 'segments', 'interrupts_and_traps'
@@ -76,15 +75,9 @@ def broken(source: str, at: int, index: int, change) -> ast.Module:
 
 
 def install(name: str, tree: ast.Module) -> None:
-    "Put the broken functions in the place of the sound ones, wherever they have been imported."
+    "Put the broken functions in the place of the sound ones, wherever they are held."
     module = importlib.import_module(f'lguest_lit.host.{name}')
-    old = {n: v for n, v in vars(module).items() if callable(v) and getattr(v, '__module__', '') == module.__name__}
-    exec(compile(tree, module.__file__, 'exec'), vars(module))
-    for other in [m for n, m in list(sys.modules.items()) if n.startswith('lguest_lit')]:
-        for n, v in list(vars(other).items()):
-            if old.get(n) is v: setattr(other, n, getattr(module, n))
-    for call in LHCALL:
-        if old.get(call.does.__name__) is call.does: call.does = getattr(module, call.does.__name__)
+    enact(module, ast.unparse(tree), module.__file__)
 
 
 def noticed(name: str, tree: ast.Module, tests: list, seconds: int = 0) -> str:
