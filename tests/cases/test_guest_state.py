@@ -508,15 +508,10 @@ def test_a_recording_in_virtual_time_can_be_lived_again(kwargs, tmp_path):
     assert again(Recording.load(tmp_path/'life.lgt')) == parts(recording)
 
 
-def copies_only(monkeypatch):
-    "From now on no engine shows its live state."
-    monkeypatch.setattr('lguest_lit.i386.engine.live_address', lambda uc, f: None)
-
-
 @pytest.mark.parametrize('kwargs', (dict(), dict(slice=700, insn_ns=900), dict(fixes=Fixes.seed())))
 def test_it_is_the_same_life_where_the_engine_shows_only_copies_of_its_state(kwargs, monkeypatch):
     recording = record('first', args='ticks=12 hz=1000', until=400, **kwargs)
-    copies_only(monkeypatch)
+    monkeypatch.setattr(engine, 'live_address', lambda uc, f: None)
     assert not CPU(PhysicalMemory(1 << 20)).engine.live
     assert again(recording) == parts(recording)
 
